@@ -1,0 +1,121 @@
+"""What a user hands over, checked once: arrays, dtypes, integers.
+
+An error names the call, what came, the rule, and the remedy.
+"""
+
+import numbers
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def as_array(call: str, name: str, value: Any) -> Any:
+    """`value` as something `jax.jit` takes for an array of numbers; a list, a string or an object is an error."""
+    if hasattr(value, "__jax_array__") and not isinstance(value, jax.Array):
+        value = jnp.asarray(value)
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"`{call}` got {name}, a masked array: JAX arrays have no masks. Fill it with `{name}.filled(value)`."
+        )
+    if not isinstance(value, jax.Array | np.ndarray | np.generic | numbers.Number):
+        raise TypeError(
+            f"`{call}` got {name} of type {type(value).__name__}: it must be an array. Pass `jnp.asarray({name})`."
+        )
+    dtype = getattr(value, "dtype", None)
+    if dtype is not None and not (jnp.issubdtype(dtype, np.number) or dtype == np.bool_):
+        raise TypeError(
+            f"`{call}` got {name} of dtype {dtype}: the elements must be booleans, integers, floating or complex "
+            "numbers. Convert it with `.astype(...)`."
+        )
+    return value
+
+
+def frozen(call: str, name: str, value: Any) -> Any:
+    """`value` with its lists and arrays turned into tuples, so that it can be hashed."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return tuple(frozen(call, name, v) for v in value)
+    try:
+        hash(value)
+    except TypeError as e:
+        raise TypeError(
+            f"`{call}` got {name} of type {type(value).__name__}: it must be known when the call is traced. "
+            "Pass Python integers, strings or tuples of them."
+        ) from e
+    return value
+
+
+def described(array) -> str:
+    """Dtype and shape, as error messages show them: float32[2, 3]."""
+    return f"{array.dtype}{list(array.shape)}"
+
+
+# The rule is lax's: integers may widen (and stay signed) or become floating, floating and
+# complex numbers may widen.
+def output_dtype(call: str, dtype, preferred) -> np.dtype:
+    """The dtype of the result for operands of `dtype` under `preferred_element_type`."""
+    if preferred is None:
+        return jnp.dtype(dtype)
+    try:
+        wanted = jnp.empty((), preferred).dtype
+    except TypeError as e:
+        raise TypeError(f"`{call}` got preferred_element_type={preferred!r}: it must be a dtype.") from e
+    kinds = [np.signedinteger, np.unsignedinteger, np.floating, np.complexfloating]
+    kind = next((k for k in kinds if jnp.issubdtype(dtype, k)), None)
+    allowed = {
+        np.signedinteger: (np.signedinteger, np.floating),
+        np.unsignedinteger: (np.integer, np.floating),
+        np.floating: (np.floating,),
+        np.complexfloating: (np.complexfloating,),
+    }.get(kind, ())
+    if not any(jnp.issubdtype(wanted, k) for k in allowed) or wanted.itemsize < jnp.dtype(dtype).itemsize:
+        raise TypeError(
+            f"`{call}` got preferred_element_type={preferred!r} for operands of dtype {dtype}: the result's type must "
+            "be of the same kind (integers may also become floating) and no narrower. "
+            "Cast the operands or the result with `.astype(...)` instead."
+        )
+    return wanted
+
+
+def integers(call: str, name: str, value, count: int, least: int | None = None) -> tuple[int, ...]:
+    """`value` as a tuple of `count` Python ints, each at least `least`; otherwise an error."""
+    try:
+        result = tuple(operator.index(v) for v in value)
+    except TypeError as e:
+        raise TypeError(
+            f"`{call}` got {name}={value!r}: it must be a sequence of {count} integers, one for each spatial axis. "
+            f"Pass {name}={(1,) * count!r}, for example."
+        ) from e
+    if len(result) != count:
+        raise ValueError(
+            f"`{call}` got {name}={value!r} of length {len(result)}: there are {count} spatial axes, "
+            f"and each needs one entry. Pass {count} integers."
+        )
+    if least is not None and any(v < least for v in result):
+        raise ValueError(
+            f"`{call}` got {name}={value!r}: every entry must be at least {least}. "
+            "To turn a kernel or an array round, flip it with `jnp.flip`."
+        )
+    return result
+
+
+def is_integer(value: Any) -> bool:
+    """Whether `value` is an integer (and not a sequence of them)."""
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return True
+
+
+def positive(call: str, name: str, value: Any) -> int:
+    """`value` as a positive Python int; otherwise an error."""
+    if not is_integer(value):
+        raise TypeError(f"`{call}` got {name}={value!r}: it must be an integer. Pass a number of groups, or 1.")
+    if operator.index(value) < 1:
+        raise ValueError(f"`{call}` got {name}={value!r}: it must be at least 1. Leave it out for a single group.")
+    return operator.index(value)

@@ -1,0 +1,105 @@
+"""direct: lax.conv_general_dilated, with explicit flips.
+
+XLA's convolution is a correlation with L, S, D > 0,
+
+    y[o] = sum over k of v[S*o + D*k] * w[k],   v = x with L-1 zeros between, p before,
+
+so the relation is oriented first: a negative D flips the kernel, a negative S the
+output. p may be negative, which crops. Since every pass is a layer of its own, each
+runs as a plain feature-grouped convolution, and no pass needs batch groups.
+"""
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxconv.engines.base import Engine, accumulator, oriented, summation_error
+from jaxconv.problem import Problem
+
+
+def refusal(problem: Problem, platform: str | None) -> str | None:
+    if platform in ("gpu", "tpu") and problem.is_exact:
+        return f"direct: XLA has no integer convolution on {platform}; use method='shifts'."
+    if platform in ("gpu", "tpu") and len(problem.axes) > 3:
+        return f"direct: XLA convolves at most 3 spatial axes on {platform}, and there are {len(problem.axes)}."
+    return None
+
+
+# Rough figures of XLA's CPU convolution in float32: dense two-dimensional layers run in
+# Eigen at about 2e10 products a second, grouped, three-dimensional and integer ones in a
+# plain loop at about 1e8.
+def cost(problem: Problem, platform: str) -> float:
+    if platform != "cpu":
+        return 1e-5 + problem.products / 1e13
+    eigen = problem.g == 1 and len(problem.axes) <= 3 and not problem.is_exact and not problem.is_complex
+    return 2e-5 + problem.products / (1e10 if eigen else 2e8)
+
+
+def run(problem: Problem, x: Array, w: Array, precision=None) -> Array:
+    problem, w, finish = oriented(problem, w, +1)
+    x, lx = _merge(problem, x, problem.layouts.x, "g", "c")
+    w, lw = _merge(problem, w, problem.layouts.w, "g", "m")
+    ly = _merged_layout(problem, problem.layouts.y, "g", "m")
+
+    dtype = accumulator(problem)
+    operand = jnp.promote_types(x.dtype, w.dtype)
+    if not jnp.issubdtype(operand, jnp.inexact):
+        operand = dtype
+    spatial = problem.spatial
+    y = lax.conv_general_dilated(
+        x.astype(operand),
+        w.astype(operand),
+        window_strides=[axis.S for axis in problem.axes],
+        padding=[(axis.p, _high(axis)) for axis in problem.axes],
+        lhs_dilation=[axis.L for axis in problem.axes],
+        rhs_dilation=[axis.D for axis in problem.axes],
+        dimension_numbers=lax.ConvDimensionNumbers(
+            tuple(map(lx.index, "nF" + spatial)),
+            tuple(map(lw.index, "Fc" + spatial)),
+            tuple(map(ly.index, "nF" + spatial)),
+        ),
+        feature_group_count=problem.g,
+        precision=precision,
+        preferred_element_type=dtype,
+    )
+    return finish(_split(problem, y, ly)).astype(problem.dtypes.y)
+
+
+def _high(axis) -> int:
+    """The high padding that makes the output exactly O long."""
+    return axis.S * (axis.O - 1) + axis.D * (axis.K - 1) - axis.p - axis.L * (axis.I - 1)
+
+
+# lax knows one feature axis, here called F, that runs over (g, feature). Where g and the
+# feature are neighbours, or one of them has length 1, that is a reshape.
+def _merged_layout(problem: Problem, layout: str, group: str, feature: str) -> str:
+    if problem.g == 1:
+        return layout.replace(group, "").replace(feature, "F")
+    if getattr(problem, feature) == 1:
+        return layout.replace(feature, "").replace(group, "F")
+    return layout.replace(group, "").replace(feature, "F")
+
+
+def _merge(problem: Problem, array: Array, layout: str, group: str, feature: str) -> tuple[Array, str]:
+    merged = _merged_layout(problem, layout, group, feature)
+    sizes = dict(zip(layout, array.shape, strict=True)) | {"F": problem.g * getattr(problem, feature)}
+    if problem.g != 1 and getattr(problem, feature) != 1:
+        array = jnp.moveaxis(array, layout.index(group), merged.index("F"))
+    return array.reshape([sizes[letter] for letter in merged]), merged
+
+
+def _split(problem: Problem, y: Array, merged: str) -> Array:
+    layout = problem.layouts.y
+    sizes = dict(zip(layout, problem.y_shape, strict=True))
+    if problem.g == 1 or problem.m == 1:
+        return y.reshape(problem.y_shape)
+    split = merged.replace("F", "gm")
+    y = y.reshape([sizes[letter] for letter in split])
+    return lax.transpose(y, [split.index(letter) for letter in layout])
+
+
+# XLA sums in an order of its own choice, in the accumulation type.
+def error(problem: Problem) -> tuple[float, float]:
+    return summation_error(problem, problem.terms), 0.0
+
+
+DIRECT = Engine("direct", elementwise=True, refusal=refusal, cost=cost, run=run, error=error)

@@ -1,0 +1,193 @@
+"""fft: the convolution theorem.
+
+Oriented so that L, S > 0 > D, the relation is a sum of positions, u + v = s, of the
+dilated input (u = L*i), the dilated kernel (v = |D|*k) and the output (s = S*o - p):
+a full linear convolution, of which some values are wanted. The discrete Fourier
+transform turns the circular convolution of length N into products,
+
+    z = inverse(forward(x) * forward(w)),
+
+summed over c in the frequency domain. A circular result is the linear one wherever
+s + N and s - N hold nothing, which fixes the shortest N (see `_span`). Axes along which
+x or w has a single entry are multiplied, not transformed.
+"""
+
+from math import log2, prod, sqrt
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxconv.engines.base import Engine, accumulator, multiply, oriented, summation_error
+from jaxconv.problem import Axis, Problem
+
+RADICES = (2, 3, 5, 7)
+
+
+def refusal(problem: Problem, platform: str | None) -> str | None:
+    if problem.is_exact:
+        return (
+            f"fft: it rounds, and {problem.dtypes.y} arithmetic is exact; use method='direct' or 'shifts', "
+            "or cast to a floating type."
+        )
+    return None
+
+
+# Rough figures in float32: a transform of N points takes N*log2(N) steps at about 1.5e8 a
+# second through jnp.fft on two cores; the products in the frequency domain run at 3e8.
+def cost(problem: Problem, platform: str) -> float:
+    spans = _spans(problem)
+    if spans is None:
+        return 0.0
+    points = prod(span.length for span in spans)
+    channels = problem.g * (problem.n * problem.c + problem.m * problem.c + problem.n * problem.m)
+    steps = channels * points * max(1.0, log2(points))
+    products = problem.n * problem.g * problem.c * problem.m * points
+    if platform != "cpu":
+        return 5e-5 + steps / 1e11 + products / 1e12
+    return 1e-4 + steps / 4e8 + (products / 2e8 if problem.c > 1 else products / 1e9)
+
+
+class Span(NamedTuple):
+    """How one axis is transformed."""
+
+    x: tuple[int, int]  # the dilated input's positions that are needed, from and to
+    w: tuple[int, int]  # likewise the kernel's
+    s: tuple[int, int]  # the wanted s that hold something, counted from x[0] + w[0]
+    length: int  # of the transform; 1 where there is nothing to transform
+
+
+# Only u and v that can add up to a wanted s are kept. Counted from the first kept pair,
+# s runs over 0 .. hi, hi = (kept u - 1) + (kept v - 1), and [a, b] of it is wanted. The
+# circular sum at s holds also s + N and s - N: nothing is there if N > hi - a and N > b.
+def _span(axis: Axis) -> Span | None:
+    """The span of an oriented axis (L, S > 0 > D), or None if no output has a term."""
+    last_u, last_v = axis.L * (axis.I - 1), -axis.D * (axis.K - 1)
+    first, last = max(0, -axis.p), min(last_u + last_v, axis.S * (axis.O - 1) - axis.p)
+    if first > last:
+        return None
+    u = max(0, first - last_v), min(last_u, last)
+    v = max(0, first - last_u), min(last_v, last)
+    a, b = first - u[0] - v[0], last - u[0] - v[0]
+    nu, nv = u[1] - u[0] + 1, v[1] - v[0] + 1
+    if nu == 1 or nv == 1:
+        return Span(u, v, (a, b), 1)
+    return Span(u, v, (a, b), fast_length(max(nu, nv, nu + nv - 1 - a, b + 1)))
+
+
+def _spans(problem: Problem) -> list[Span] | None:
+    """The spans of all axes, oriented for this engine, or None if no output has a term."""
+    spans = [_span(axis.oriented(-1)[0]) for axis in problem.axes]
+    found = [span for span in spans if span is not None]
+    return found if len(found) == len(spans) else None
+
+
+def fast_length(n: int) -> int:
+    """The least length of at least n whose only prime factors are 2, 3, 5 and 7.
+
+    >>> [fast_length(n) for n in (1, 11, 13, 97, 1023)]
+    [1, 12, 14, 98, 1024]
+    """
+    best = 1 << max(0, n - 1).bit_length()
+    for a in (7**e for e in range(20) if 7**e < best):
+        for b in (a * 5**e for e in range(20) if a * 5**e < best):
+            for c in (b * 3**e for e in range(30) if b * 3**e < best):
+                best = min(best, c << max(0, -(-n // c) - 1).bit_length())
+    return best
+
+
+def run(problem: Problem, x: Array, w: Array, precision=None) -> Array:
+    problem, w, finish = oriented(problem, w, -1)
+    spans = _spans(problem)
+    if spans is None:
+        return jnp.zeros(problem.y_shape, problem.dtypes.y)
+    dtype = accumulator(problem)
+    lx, lw, ly = problem.layouts
+    x = _kept(problem, x.astype(dtype), lx, [axis.L for axis in problem.axes], [span.x for span in spans])
+    w = _kept(problem, w.astype(dtype), lw, [-axis.D for axis in problem.axes], [span.w for span in spans])
+
+    # From here on the spatial axes of all three arrays are the last, in one order.
+    x, lx = _spatial_last(problem, x, lx)
+    w, lw = _spatial_last(problem, w, lw)
+    lz = "".join(letter for letter in ly if letter not in problem.spatial) + problem.spatial
+    lengths = {d - len(spans): span.length for d, span in enumerate(spans) if span.length > 1}
+    forward, inverse = _transforms(problem.is_complex, lengths)
+    x, w = forward(x), forward(w)
+    if problem.c > 1:  # where c is summed the extents must agree; elsewhere lengths 1 broadcast
+        extents = jnp.broadcast_shapes(x.shape[3:], w.shape[3:])
+        x, w = (jnp.broadcast_to(a, a.shape[:3] + extents) for a in (x, w))
+    z = inverse(multiply(x, lx, w, lw, lz, precision))
+    for d, (axis, span) in enumerate(zip(problem.axes, spans, strict=True)):
+        z = _wanted(z, 3 + d, axis, span)
+    return finish(lax.transpose(z, [lz.index(letter) for letter in ly]).astype(problem.dtypes.y))
+
+
+def _kept(problem: Problem, array: Array, layout: str, dilations, ranges) -> Array:
+    """The array dilated, and cropped to the positions that are needed."""
+    config = []
+    for letter, size in zip(layout, array.shape, strict=True):
+        if letter in "ngcm":
+            config.append((0, 0, 0))
+            continue
+        d = problem.spatial.index(letter)
+        low, high = ranges[d]
+        config.append((-low, high - dilations[d] * (size - 1), dilations[d] - 1))
+    return lax.pad(array, jnp.zeros((), array.dtype), config)
+
+
+def _spatial_last(problem: Problem, array: Array, layout: str) -> tuple[Array, str]:
+    target = "".join(letter for letter in layout if letter not in problem.spatial) + problem.spatial
+    return lax.transpose(array, [layout.index(letter) for letter in target]), target
+
+
+def _transforms(is_complex: bool, lengths: dict[int, int]):
+    """(forward, inverse) over the axes and lengths; the identity where there are none."""
+    if not lengths:
+        return (lambda a: a), (lambda a: a)
+    axes, sizes = list(lengths), list(lengths.values())
+    forward, inverse = (jnp.fft.fftn, jnp.fft.ifftn) if is_complex else (jnp.fft.rfftn, jnp.fft.irfftn)
+    return (lambda a: forward(a, sizes, axes)), (lambda a: inverse(a, sizes, axes))
+
+
+def _wanted(z: Array, d: int, axis: Axis, span: Span) -> Array:
+    """The outputs o of one axis from z: s = S*o - p, zero where s holds nothing."""
+    (a, b), offset = span.s, span.x[0] + span.w[0]
+    z = lax.slice_in_dim(z, a, b + 1, axis=d)
+    start, stop = -axis.p - offset, axis.S * (axis.O - 1) - axis.p - offset
+    config = [(0, 0, 0)] * z.ndim
+    config[d] = (a - start, stop - b, 0)
+    return lax.slice_in_dim(lax.pad(z, jnp.zeros((), z.dtype), config), 0, None, stride=axis.S, axis=d)
+
+
+# A transform of N = r1*r2*... points, divided by sqrt(N), is a product of unitary passes.
+# A pass of radix r sums r products, each with a twiddle factor: in the 2-norm, its relative
+# error is at most e(r) = sqrt(r)*2*sqrt(2)*(r + 4) units (sqrt(r) = norm(|F|)/norm(F); the
+# complex products by summation_error's argument; 4 for twiddle factor and its rounding),
+# and e, the transform's, is their sum. By Cauchy's inequality the two forward transforms
+# contribute 2*e*norm(x)*norm(w) to any element, the sum over c another 4*(c+3), and the
+# inverse e*norm(z), norm(z) <= norm1(w)*norm(x) <= sqrt(K)*norm(w)*norm(x); K and I are
+# interchangeable here.
+def error(problem: Problem) -> tuple[float, float]:
+    spans = _spans(problem) or []
+    lengths = [span.length for span in spans if span.length > 1]
+    if not lengths:
+        return summation_error(problem, problem.terms), 0.0
+    e = sum(_pass_error(2) + sum(map(_pass_error, _factors(n))) for n in lengths)  # 2: from complex to real
+    shorter = prod(min(axis.K, axis.I) for axis in problem.axes)
+    return 0.0, 2 * e + 4.0 * (problem.c + 3) + sqrt(shorter) * e
+
+
+def _pass_error(radix: int) -> float:
+    return sqrt(radix) * 2 * sqrt(2) * (radix + 4)
+
+
+def _factors(n: int) -> list[int]:
+    factors = []
+    for r in RADICES:
+        while n % r == 0:
+            n //= r
+            factors.append(r)
+    return factors
+
+
+FFT = Engine("fft", elementwise=False, refusal=refusal, cost=cost, run=run, error=error)

@@ -1,0 +1,168 @@
+"""From a user's words for the border to an Axis: modes, pads, origins, boundaries.
+
+Everything that names where the kernel may stand, 'same', 'VALID', (1, 2), origin=1,
+boundary='mirror', is turned into the integers of the relation here, once. N is the
+length of the input along an axis, M that of the kernel.
+"""
+
+import operator
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from jaxconv.arguments import integers, is_integer
+from jaxconv.problem import Axis
+
+MODES = ("full", "same", "valid")
+
+# The name here (scipy.ndimage's, with its aliases) and jnp.pad's name for the same extension.
+BOUNDARIES = {
+    "constant": "constant",
+    "reflect": "symmetric",  # d c b a | a b c d | d c b a
+    "mirror": "reflect",  #      d c b | a b c d | c b a
+    "nearest": "edge",  #      a a a a | a b c d | d d d d
+    "wrap": "wrap",  #         a b c d | a b c d | a b c d
+    "grid-constant": "constant",
+    "grid-mirror": "symmetric",
+    "grid-wrap": "wrap",
+}
+
+
+def lax_axes(
+    call: str,
+    extents: Sequence[int],
+    kernel: Sequence[int],
+    strides,
+    padding,
+    input_dilation=None,
+    kernel_dilation=None,
+) -> tuple[Axis, ...]:
+    """The axes of a correlation with lax's strides, padding and dilations.
+
+    `padding` is 'SAME', 'SAME_LOWER', 'VALID' or a (low, high) pair for each axis;
+    negative pads crop. The output has O = (L*(I-1)+1 + low + high - D*(K-1)-1) // S + 1
+    positions, and no fewer than 0.
+
+    >>> lax_axes("f", [7], [3], [2], "SAME")
+    (Axis(I=7, K=3, O=4, L=1, S=2, D=1, p=1),)
+    """
+    ones = (1,) * len(extents)
+    S = integers(call, "window_strides", strides, len(ones), least=1)
+    L = integers(call, "lhs_dilation", ones if input_dilation is None else input_dilation, len(ones), least=1)
+    D = integers(call, "rhs_dilation", ones if kernel_dilation is None else kernel_dilation, len(ones), least=1)
+    pads = _pads(call, extents, kernel, S, padding, L, D)
+    axes = []
+    for i, k, s, l, d, (low, high) in zip(extents, kernel, S, L, D, pads, strict=True):
+        room = low + _dilated(i, l) + high - _dilated(k, d)
+        axes.append(Axis(I=i, K=k, O=max(0, room // s + 1), L=l, S=s, D=d, p=low))
+    return tuple(axes)
+
+
+def pairs(call: str, padding, count: int) -> list[tuple[int, int]]:
+    """`padding` as `count` pairs of ints; otherwise an error."""
+    try:
+        pads = [(operator.index(low), operator.index(high)) for low, high in padding]
+    except (TypeError, ValueError) as e:
+        raise type(e)(
+            f"`{call}` got padding={padding!r}: it must be 'SAME', 'SAME_LOWER', 'VALID' or a sequence of "
+            "(low, high) pairs of integers, one for each spatial axis."
+        ) from e
+    if len(pads) != count:
+        raise ValueError(
+            f"`{call}` got padding={padding!r} with {len(pads)} pairs: there are {count} spatial axes, "
+            "and each needs one (low, high) pair."
+        )
+    return pads
+
+
+def _dilated(extent: int, dilation: int) -> int:
+    return 0 if extent == 0 else dilation * (extent - 1) + 1
+
+
+def _pads(call, extents, kernel, S, padding, L, D) -> list[tuple[int, int]]:
+    if not isinstance(padding, str):
+        return pairs(call, padding, len(S))
+    if any(l != 1 for l in L) and padding.upper() in ("SAME", "SAME_LOWER", "VALID"):
+        raise ValueError(
+            f"`{call}` got padding={padding!r} with lhs_dilation={L}: 'SAME' and 'VALID' are not defined for a "
+            "dilated input. Pass (low, high) pairs, or call `jaxconv.lax.conv_transpose`."
+        )
+    match padding.upper():
+        case "VALID":
+            return [(0, 0)] * len(S)
+        case "SAME" | "SAME_LOWER" as form:
+            pads = []
+            for i, k, s, d in zip(extents, kernel, S, D, strict=True):
+                total = max((-(-i // s) - 1) * s + _dilated(k, d) - i, 0)
+                low = total // 2 if form == "SAME" else total - total // 2
+                pads.append((low, total - low))
+            return pads
+    raise ValueError(
+        f"`{call}` got padding={padding!r}: the names are 'SAME', 'SAME_LOWER' and 'VALID'. "
+        "Pass one of them, or a (low, high) pair for each spatial axis."
+    )
+
+
+# SciPy's modes. With the kernel's origin o meets, in convolution, i = o - k + centre
+# and in correlation i = o + k - centre:
+#
+#              extent of output       centre in convolution   centre in correlation
+#   full       N + M - 1              0                       M - 1
+#   same       N                      (M-1)//2 + origin       M//2 + origin
+#   valid      |N - M| + 1            min(N, M) - 1           max(M - N, 0)
+#
+# p is -centre in convolution and +centre in correlation. An axis of length 0 gives
+# an output of length 0 (full and valid), as in scipy.signal.fftconvolve.
+def mode_axes(
+    call: str, extents: Sequence[int], kernel: Sequence[int], mode: str, flip: bool, origin=0
+) -> tuple[Axis, ...]:
+    """The axes of SciPy's `convolve` (flip) or `correlate` (no flip) in a mode.
+
+    >>> mode_axes("f", [5], [4], "same", flip=True)
+    (Axis(I=5, K=4, O=5, L=1, S=1, D=-1, p=-1),)
+    """
+    if mode not in MODES:
+        raise ValueError(f"`{call}` got mode={mode!r}: the modes are 'full', 'same' and 'valid'.")
+    pairs = list(zip(extents, kernel, strict=True))
+    if mode == "valid" and any(n < m for n, m in pairs) and any(n > m for n, m in pairs):
+        raise ValueError(
+            f"`{call}` got shapes {tuple(extents)} and {tuple(kernel)} in mode 'valid': one of the two must be at "
+            "least as large as the other along every axis. Use mode='same' or 'full', or crop one of them."
+        )
+    origins = (origin,) * len(pairs) if is_integer(origin) else origin
+    origins = integers(call, "origin", origins, len(pairs))
+    if any(origins) and mode != "same":
+        raise ValueError(f"`{call}` got origin={origin!r} with mode={mode!r}: an origin shifts mode 'same' only.")
+    axes = []
+    for (n, m), shift in zip(pairs, origins, strict=True):
+        centre, extent = {
+            "full": (0 if flip else m - 1, n + m - 1 if n and m else 0),
+            "same": (((m - 1) // 2 if flip else m // 2) + shift, n),
+            "valid": (min(n, m) - 1 if flip else max(m - n, 0), abs(n - m) + 1 if n and m else 0),
+        }[mode]
+        if shift and not 0 <= centre < m:
+            low = -((m - 1) // 2) if flip else -(m // 2)
+            raise ValueError(
+                f"`{call}` got origin={origin!r} for a kernel of length {m}: the shifted centre must stay inside the "
+                f"kernel, so {low} <= origin <= {low + m - 1} here."
+            )
+        axes.append(Axis(I=n, K=m, O=extent, D=-1 if flip else 1, p=-centre if flip else centre))
+    return tuple(axes)
+
+
+def extend(call: str, x, axes: tuple[Axis, ...], boundary: str, outside: bool = True):
+    """(x, axes) with x extended beyond its border as far as the outputs ask for.
+
+    The last dimensions of `x` are the spatial ones. The extension repeats, so a kernel
+    may be many times as long as the input. Under 'constant', or where `outside` is false,
+    nothing needs to be done: positions outside the input are not in the relation, and
+    count as zero.
+    """
+    if boundary not in BOUNDARIES:
+        raise ValueError(f"`{call}` got boundary={boundary!r}: the boundaries are {', '.join(map(repr, BOUNDARIES))}.")
+    widths = [axis.reach for axis in axes]
+    if BOUNDARIES[boundary] == "constant" or not outside or not x.size or not any(map(any, widths)):
+        return x, axes
+    kept = [(0, 0)] * (x.ndim - len(axes))
+    x = jnp.pad(x, [*kept, *widths], mode=BOUNDARIES[boundary])
+    return x, tuple(axis.extended(*width) for axis, width in zip(axes, widths, strict=True))

@@ -1,0 +1,118 @@
+"""plan: for a call, what each pass would run, and why the others would not."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+from jaxconv.planner import PASSES, Candidate, Wishes, candidates, check
+from jaxconv.problem import Problem
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One Problem's three passes on a platform. Printed, it is a table.
+
+    candidates: for each pass ('forward', 'input', 'kernel') every engine's answer, the cheapest
+        that may run first.
+    engines: for each pass, the name of the engine that would run.
+    """
+
+    problem: Problem
+    wishes: Wishes
+    platform: str
+
+    @property
+    def _passes(self) -> dict[str, tuple[Problem, Wishes]]:
+        problem, wishes = self.problem, self.wishes
+        return dict(
+            zip(
+                PASSES,
+                (
+                    (problem, wishes),
+                    (problem.input_pass, wishes.input_pass),
+                    (problem.kernel_pass, wishes.kernel_pass),
+                ),
+                strict=True,
+            )
+        )
+
+    @property
+    def candidates(self) -> dict[str, list[Candidate]]:
+        return {name: candidates(p, w, self.platform) for name, (p, w) in self._passes.items()}
+
+    @property
+    def engines(self) -> dict[str, str]:
+        chosen = {}
+        for name, (problem, wishes) in self._passes.items():
+            check(problem, wishes, self.platform)
+            forced = wishes.forward != "auto"
+            chosen[name] = wishes.forward if forced else self.candidates[name][0].engine.name
+        return chosen
+
+    def __str__(self) -> str:
+        problem = self.problem
+        sizes = " ".join(f"{letter}={getattr(problem, letter)}" for letter in "ngcm")
+        lines = [f"{sizes}, {problem.dtypes.y}, on {self.platform}; L*i + p = S*o + D*k with"]
+        for axis in problem.axes:
+            sum_x = f"{axis.L}*i + {axis.p}".replace("+ -", "- ")
+            sum_y = f"{axis.S}*o + {axis.D}*k".replace("+ -", "- ")
+            lines.append(f"  {sum_x} = {sum_y},  I={axis.I} K={axis.K} O={axis.O}")
+        for name, answers in self.candidates.items():
+            forced = self._passes[name][1].forward
+            lines.append(f"{name} pass" + (f" (method={forced!r} forced)" if forced != "auto" else ""))
+            for c in answers:
+                mark = "->" if c.engine.name == self.engines[name] else "  "
+                answer = c.refusal or f"about {1e3 * (c.seconds or 0):.3g} ms"
+                lines.append(f"  {mark} {c.engine.name:8}{answer}")
+        return "\n".join(lines)
+
+
+def plan(f: Callable | Problem, *args, platform: str | None = None, **kwargs) -> list[Plan]:
+    """The plans of every contraction in the call `f(*args, **kwargs)`, in the order of execution.
+
+    `f` may be one of jaxconv's functions or any function that calls them: it is traced, not
+    run, and arrays may be `jax.ShapeDtypeStruct`s. A gradient is a call like any other. Where `f`
+    is a Problem, the plan is its own. `platform` is "cpu", "gpu" or "tpu", by default JAX's own.
+
+    >>> import jaxconv, numpy as np
+    >>> [found] = plan(jaxconv.correlate, np.zeros((64, 64)), np.zeros((3, 3)), "same")
+    >>> sorted(found.engines)
+    ['forward', 'input', 'kernel']
+    """
+    platform = platform or jax.default_backend()
+    if platform not in ("cpu", "gpu", "tpu"):
+        raise ValueError(f"`jaxconv.plan` got platform={platform!r}: the platforms are 'cpu', 'gpu' and 'tpu'.")
+    if isinstance(f, Problem):
+        return [Plan(f, Wishes(), platform)]
+    if not callable(f):
+        raise TypeError(
+            f"`jaxconv.plan(f, *args)` got f of type {type(f).__name__}: it must be a function or a Problem. "
+            "Pass the function and its arguments: `jaxconv.plan(jaxconv.correlate, x, h, 'same')`."
+        )
+    is_array = [_is_array(arg) for arg in args]
+    arrays = [arg for arg, traced in zip(args, is_array, strict=True) if traced]
+
+    def call(*traced):
+        given = iter(traced)
+        return f(*(next(given) if is_traced else arg for arg, is_traced in zip(args, is_array, strict=True)), **kwargs)
+
+    return [Plan(problem, wishes, platform) for problem, wishes in _contractions(jax.make_jaxpr(call)(*arrays).jaxpr)]
+
+
+def _is_array(arg) -> bool:
+    return all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in jax.tree.leaves(arg)) and bool(
+        jax.tree.leaves(arg)
+    )
+
+
+def _contractions(jaxpr: Jaxpr) -> Iterator[tuple[Problem, Wishes]]:
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "contract":
+            yield equation.params["problem"], equation.params["wishes"]
+        for value in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda v: isinstance(v, Jaxpr | ClosedJaxpr)
+        ):
+            if isinstance(value, ClosedJaxpr | Jaxpr):
+                yield from _contractions(value.jaxpr if isinstance(value, ClosedJaxpr) else value)

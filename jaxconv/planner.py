@@ -1,0 +1,134 @@
+"""The choice: which engine runs a Problem, per pass and per platform.
+
+A choice changes speed and rounding, never meaning. The planner computes nothing; it
+asks every engine whether it can and what it would cost, and takes the cheapest that
+the caller's wishes admit.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import jax
+from jax import lax
+
+from jaxconv.engines import ENGINES, Engine
+from jaxconv.problem import Problem
+
+PASSES = ("forward", "input", "kernel")
+PRECISION_NAMES = ("default", "fastest", "bfloat16", "high", "bfloat16_3x", "tensorfloat32", "highest", "float32")
+Method = str | Mapping[str, str]
+Accuracy = Literal["normwise", "elementwise"]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the caller asks of the engines: a method for each pass, accuracy, precision.
+
+    A transposed Problem has its passes in another order, and so have its wishes.
+    """
+
+    forward: str = "auto"
+    input: str = "auto"
+    kernel: str = "auto"
+    accuracy: str = "normwise"
+    precision: tuple[lax.Precision, lax.Precision] | None = None
+
+    @property
+    def input_pass(self) -> "Wishes":
+        return replace(self, forward=self.input, input=self.forward)
+
+    @property
+    def kernel_pass(self) -> "Wishes":
+        return replace(self, forward=self.kernel, kernel=self.forward)
+
+
+class Candidate(NamedTuple):
+    """An engine's answer for one Problem: a refusal, or an estimate in seconds."""
+
+    engine: Engine
+    refusal: str | None
+    seconds: float | None
+
+
+def candidates(problem: Problem, wishes: Wishes, platform: str) -> list[Candidate]:
+    """Every engine's answer, the cheapest that may run first, the refusals last."""
+    found = []
+    for engine in ENGINES.values():
+        no = _refusal(engine, problem, wishes, platform)
+        found.append(Candidate(engine, no, None if no else engine.cost(problem, platform)))
+    return sorted(found, key=lambda c: (c.seconds is None, c.seconds))
+
+
+def choose(problem: Problem, wishes: Wishes, platform: str) -> Engine:
+    """The engine for a Problem: the forced one, or the cheapest that does not refuse."""
+    if wishes.forward != "auto":
+        check(problem, wishes, platform)
+        return ENGINES[wishes.forward]
+    best = candidates(problem, wishes, platform)[0]
+    assert best.refusal is None, "shifts serves every problem, elementwise"
+    return best.engine
+
+
+def check(problem: Problem, wishes: Wishes, platform: str | None = None) -> None:
+    """Raise the engine's sentence if the method that is forced for this pass refuses."""
+    if wishes.forward == "auto":
+        return
+    no = _refusal(ENGINES[wishes.forward], problem, wishes, platform)
+    if no:
+        raise ValueError(f"`method={wishes.forward!r}` was refused. {no}")
+
+
+def _refusal(engine: Engine, problem: Problem, wishes: Wishes, platform: str | None) -> str | None:
+    if wishes.accuracy == "elementwise" and not engine.elementwise:
+        return (
+            f"{engine.name}: its error is bounded by norms only, and accuracy='elementwise' was asked for; "
+            "use accuracy='normwise'."
+        )
+    return engine.refusal(problem, platform)
+
+
+def parse_wishes(call: str, method: Method = "auto", accuracy: str = "normwise", precision=None) -> Wishes:
+    """The wishes of a call, checked. `method` is one name for all passes, or a mapping from pass to name."""
+    if isinstance(method, Mapping):
+        unknown = [name for name in method if name not in PASSES]
+        if unknown:
+            raise ValueError(f"`{call}` got method={dict(method)!r}: its keys must be among {PASSES!r}.")
+        methods = {name: method.get(name, "auto") for name in PASSES}
+    else:
+        methods = dict.fromkeys(PASSES, method)
+    for name in methods.values():
+        if not isinstance(name, str):
+            raise TypeError(
+                f"`{call}` got method={method!r}: it must be a name, or a mapping from pass "
+                f"('forward', 'input', 'kernel') to name. The names are {_names()}."
+            )
+        if name != "auto" and name not in ENGINES:
+            raise ValueError(f"`{call}` got method={method!r}: the methods are {_names()}.")
+    if accuracy not in ("normwise", "elementwise"):
+        raise ValueError(
+            f"`{call}` got accuracy={accuracy!r}: it must be 'normwise' (every engine) or 'elementwise' "
+            "(only engines whose error is bounded element by element)."
+        )
+    return Wishes(**methods, accuracy=accuracy, precision=_precision(call, precision))
+
+
+def _names() -> str:
+    return ", ".join(map(repr, ("auto", *ENGINES)))
+
+
+def _precision(call: str, precision) -> tuple[lax.Precision, lax.Precision] | None:
+    if precision is None:  # read here, in the caller's context: the engines run later, at lowering
+        context = getattr(jax.config, "jax_default_matmul_precision", None)
+        return (lax.Precision(context),) * 2 if context in PRECISION_NAMES else None
+    both = tuple(precision) if isinstance(precision, tuple | list) else (precision,)
+    try:
+        if len(both) not in (1, 2):
+            raise ValueError
+        parsed = tuple(p if isinstance(p, lax.Precision) else lax.Precision(p) for p in both)
+    except ValueError as e:
+        raise ValueError(
+            f"`{call}` got precision={precision!r}: it must be None, a `jax.lax.Precision`, one of its names "
+            "('default', 'high', 'highest'), or a pair of these for input and kernel."
+        ) from e
+    return parsed[0], parsed[-1]

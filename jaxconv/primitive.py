@@ -1,0 +1,109 @@
+"""The primitive: one bilinear operation whose derivatives are itself.
+
+contract(problem, x, w) is y, the trilinear form with y left out. It is linear in x and
+in w, so its derivatives are the form with x or with w left out, which are contractions
+again: of `problem.input_pass` and of `problem.kernel_pass`. The two transpose rules
+below say that, and are the theorem that the gradient of correlation is convolution:
+the input pass of an axis has its D negated.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxconv.planner import Wishes, check, choose
+from jaxconv.problem import Problem
+
+
+def contract(problem: Problem, x, w, wishes: Wishes = Wishes()):  # noqa: B008  (frozen)
+    """y[n,g,m,o] = sum over c and the (i, k) that meet o of x[n,g,c,i] * w[g,m,c,k].
+
+    `x` and `w` have the shapes, layouts and dtypes that `problem` states; so has y.
+    Differentiable to any order in x and w, in forward and in reverse mode.
+
+    >>> from jaxconv.problem import Axis, Problem
+    >>> problem = Problem((Axis(I=3, K=2, O=4, D=-1),))                 # a convolution
+    >>> contract(problem, jnp.array([[[[1., 2., 3.]]]]), jnp.array([[[[1., 10.]]]])).ravel()
+    Array([ 1., 12., 23., 30.], dtype=float32)
+    """
+    return contract_p.bind(*_varying_alike(x, w), problem=problem, wishes=wishes)
+
+
+def _execute(x, w, *, problem: Problem, wishes: Wishes, platform: str):
+    if problem.is_empty:
+        return jnp.zeros(problem.y_shape, problem.dtypes.y)
+    return choose(problem, wishes, platform).run(problem, x, w, wishes.precision)
+
+
+def _abstract(x: ShapedArray, w: ShapedArray, *, problem: Problem, wishes: Wishes) -> ShapedArray:
+    for array, shape, dtype in ((x, problem.x_shape, problem.dtypes.x), (w, problem.w_shape, problem.dtypes.w)):
+        if array.shape != shape or array.dtype != dtype:
+            raise ValueError(
+                f"`contract(problem, x, w)` got an array {array.dtype}{list(array.shape)} where its problem states "
+                f"{dtype}{list(shape)}. Make the Problem from the arrays' shapes."
+            )
+    check(problem, wishes)
+    sharding = NamedSharding(x.sharding.mesh, PartitionSpec(*[None] * len(problem.y_shape)))
+    return x.update(shape=problem.y_shape, dtype=jnp.dtype(problem.dtypes.y), weak_type=False, sharding=sharding)
+
+
+# d/dx: the cotangent dy takes the place of the input.   dx = contract(input_pass, dy, w)
+def _transpose_input(dy, x, w, *, problem: Problem, wishes: Wishes):
+    return contract(problem.input_pass, dy, w, wishes.input_pass)
+
+
+# d/dw: the cotangent dy takes the place of the kernel.  dw = contract(kernel_pass, x, dy)
+def _transpose_kernel(dy, x, w, *, problem: Problem, wishes: Wishes):
+    return contract(problem.kernel_pass, x, dy, wishes.kernel_pass)
+
+
+# A batch is a letter. x and w share the letter that only one of them shares with y: copies
+# of x alone are more n, copies of w alone are more m, copies of both are more groups.
+def _batch(arrays, dims, *, problem: Problem, wishes: Wishes):
+    (x, w), (bx, bw) = arrays, dims
+    letter, size = ("m", w.shape[bw]) if bx is None else ("n" if bw is None else "g", x.shape[bx])
+    folded = problem.fold(letter, size)
+    x = x if bx is None else _folded(x, bx, problem.layouts.x.index(letter))
+    w = w if bw is None else _folded(w, bw, problem.layouts.w.index(letter))
+    place = problem.layouts.y.index(letter)
+    shape = problem.y_shape
+    return contract(folded, x, w, wishes).reshape(*shape[:place], size, *shape[place:]), place
+
+
+def _folded(array, batch: int, place: int):
+    """The batch axis moved before axis `place` (counted without it) and merged with it."""
+    array = jnp.moveaxis(array, batch, place)
+    shape = array.shape
+    return array.reshape(*shape[:place], shape[place] * shape[place + 1], *shape[place + 2 :])
+
+
+def _varying_alike(x, w):
+    """Both arrays varying over the mesh axes of either, as inside `jax.shard_map` they must."""
+    vx, vw = (_varying(array) for array in (x, w))
+    if vx == vw:
+        return x, w
+    return tuple(
+        jax.lax.pcast(array, tuple(sorted((vx | vw) - v)), to="varying") if (vx | vw) - v else array
+        for array, v in ((x, vx), (w, vw))
+    )
+
+
+def _varying(array) -> frozenset:
+    aval = jax.typeof(array)
+    kind = getattr(aval, "manual_axis_type", None)  # `vma` until jax 0.9
+    return frozenset(kind.varying if kind is not None else getattr(aval, "vma", ()))
+
+
+contract_p = Primitive("contract")
+contract_p.def_impl(jax.jit(contract_p.bind, static_argnames=("problem", "wishes")))
+contract_p.def_abstract_eval(_abstract)
+ad.defbilinear(contract_p, _transpose_input, _transpose_kernel)
+batching.primitive_batchers[contract_p] = _batch
+for _name, _platform in {"cpu": "cpu", "cuda": "gpu", "rocm": "gpu", "tpu": "tpu"}.items():
+    _lowering = mlir.lower_fun(partial(_execute, platform=_platform), multiple_results=False)
+    mlir.register_lowering(contract_p, _lowering, platform=_name)

@@ -1,0 +1,147 @@
+"""Convolution and correlation of two arrays in N dimensions, in SciPy's words."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxconv.arguments import as_array, described, frozen, output_dtype
+from jaxconv.padding import extend, mode_axes
+from jaxconv.planner import Accuracy, Method, Wishes, parse_wishes
+from jaxconv.primitive import contract
+from jaxconv.problem import Problem, Triple
+
+
+def convolve(
+    x,
+    h,
+    mode: str = "full",
+    method: Method = "auto",
+    *,
+    boundary: str = "constant",
+    origin=0,
+    accuracy: Accuracy = "normwise",
+    precision=None,
+    preferred_element_type=None,
+) -> Array:
+    """Convolve two N-dimensional arrays, as `scipy.signal.convolve` does.
+
+        y[o] = sum over k of x[o + centre - k] * h[k]
+
+    along every axis, where x is 0 outside its N positions and h has M.
+
+    >>> convolve(jnp.array([1., 0.5, 1., 1.]), jnp.array([1., 0.5, 0.25]))
+    Array([1.   , 1.   , 1.5  , 1.625, 0.75 , 0.25 ], dtype=float32)
+
+    Parameters
+    ----------
+    x, h : arrays of the same number of dimensions, 0 included
+        Mixed dtypes are promoted as `jnp.result_type` says. Integers stay integers and wrap
+        around; booleans give the logical "or" of "and"s.
+    mode : 'full' | 'same' | 'valid'
+        The extent of the output and its alignment, per axis: 'full' has N + M - 1 positions
+        (centre 0), 'same' N (centre (M-1)//2), 'valid' |N - M| + 1, those where the shorter
+        array lies inside the longer.
+    method : 'auto' | 'direct' | 'shifts' | 'fft', or a mapping from pass to one of these
+        How to compute it, and its derivatives: the passes are 'forward', 'input' and 'kernel'.
+        A forced method is honoured, or refused with a reason.
+    boundary : 'constant' | 'reflect' | 'mirror' | 'nearest' | 'wrap'
+        What lies outside x in modes 'full' and 'same', by `scipy.ndimage`'s names; the default
+        is zeros. The extension repeats, so h may be longer than x.
+    origin : int or one int per axis
+        In mode 'same', moves the centre inside the kernel.
+    accuracy : 'normwise' | 'elementwise'
+        'elementwise' admits only engines whose error is bounded element by element and that keep
+        a NaN of x local: no FFT.
+    precision, preferred_element_type
+        As in `jax.lax.conv_general_dilated`.
+
+    Returns
+    -------
+    Array
+        Where an axis of x or h is empty, so is it in modes 'full' and 'valid'.
+
+    Raises
+    ------
+    ValueError
+        Different numbers of dimensions, unknown names, shapes that 'valid' does not admit, a
+        method that refuses.
+    TypeError
+        An argument that is not an array of numbers.
+
+    Differs from SciPy: `fft` refuses integers (it rounds) instead of rounding its result;
+    empty inputs give empty outputs where SciPy raises.
+
+    Source: scipy.signal.convolve; Oppenheim and Schafer, Discrete-Time Signal Processing, 2.3.
+    """
+    wishes = parse_wishes("jaxconv.convolve", method, accuracy, precision)
+    return _apply("jaxconv.convolve", True, x, h, mode, boundary, origin, wishes, preferred_element_type)
+
+
+def correlate(
+    x,
+    h,
+    mode: str = "full",
+    method: Method = "auto",
+    *,
+    boundary: str = "constant",
+    origin=0,
+    accuracy: Accuracy = "normwise",
+    precision=None,
+    preferred_element_type=None,
+) -> Array:
+    """Cross-correlate two N-dimensional arrays, as `scipy.signal.correlate` does.
+
+        y[o] = sum over k of x[o + k - centre] * conj(h[k])
+
+    along every axis, where x is 0 outside its N positions and h has M.
+
+    >>> correlate(jnp.array([1., 2., 3.]), jnp.array([0., 1., 0.5]))
+    Array([0.5, 2. , 3.5, 3. , 0. ], dtype=float32)
+
+    The gradient in x is the convolution with the same kernel, that in h the correlation
+    of x with the gradient of y:
+
+    >>> x, h, dy = jnp.arange(5.), jnp.array([1., 2., 4.]), jnp.array([1., -1., 2.])
+    >>> dx, dh = jax.vjp(lambda x, h: correlate(x, h, "valid"), x, h)[1](dy)
+    >>> bool((dx == convolve(dy, h)).all()), bool((dh == correlate(x, dy, "valid")).all())
+    (True, True)
+
+    Parameters and errors are those of `convolve`, but for the alignment: 'full' has
+    N + M - 1 positions (centre M-1: the lags from -(M-1) to N-1), 'same' N (centre M//2),
+    'valid' |N - M| + 1. h is conjugated where it is complex.
+
+    Source: scipy.signal.correlate.
+    """
+    wishes = parse_wishes("jaxconv.correlate", method, accuracy, precision)
+    return _apply("jaxconv.correlate", False, x, h, mode, boundary, origin, wishes, preferred_element_type)
+
+
+def _apply(call, flip: bool, x, h, mode, boundary, origin, wishes: Wishes, preferred) -> Array:
+    x, h = as_array(call, "x", x), as_array(call, "h", h)
+    static = (frozen(call, name, value) for name, value in (
+        ("mode", mode), ("boundary", boundary), ("origin", origin), ("preferred_element_type", preferred)
+    ))  # fmt: skip
+    return _sum(x, h, call, flip, *static, wishes)
+
+
+@partial(jax.jit, static_argnums=range(2, 9), inline=True)
+def _sum(x: Array, h: Array, call, flip: bool, mode, boundary, origin, preferred, wishes: Wishes) -> Array:
+    if x.ndim != h.ndim:
+        raise ValueError(
+            f"`{call}(x, h)` got x of {described(x)} and h of {described(h)}: both must have the same number of "
+            "dimensions. Add axes of length 1 with `jnp.expand_dims`, or map over a batch with `jax.vmap`."
+        )
+    axes = mode_axes(call, x.shape, h.shape, mode, flip, origin)
+    dtype = jnp.result_type(x, h)
+    logical = dtype == jnp.bool_
+    dtype = jnp.dtype(jnp.int32) if logical else dtype
+    out = output_dtype(call, dtype, preferred)
+
+    x, h = x.astype(dtype), h.astype(dtype)
+    x, axes = extend(call, x, axes, boundary, outside=mode != "valid")
+    problem = Problem(axes, dtypes=Triple(dtype.name, dtype.name, out.name))
+    y = contract(problem, x.reshape(problem.x_shape), (h if flip else jnp.conj(h)).reshape(problem.w_shape), wishes)
+    y = y.reshape([axis.O for axis in axes])
+    return y != 0 if logical else y
