@@ -24,6 +24,11 @@ def as_array(call: str, name: str, value: Any) -> Any:
         raise TypeError(
             f"`{call}` got {name} of type {type(value).__name__}: it must be an array. Pass `jnp.asarray({name})`."
         )
+    if not all(isinstance(size, int) for size in np.shape(value)):
+        raise TypeError(
+            f"`{call}` got {name} of the symbolic shape {np.shape(value)}: a relation needs numbers. Export with the "
+            "sizes that are wanted, one program for each."
+        )
     dtype = getattr(value, "dtype", None)
     if dtype is not None and not (jnp.issubdtype(dtype, np.number) or dtype == np.bool_):
         raise TypeError(

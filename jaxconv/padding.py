@@ -53,7 +53,13 @@ def lax_axes(
     pads = _pads(call, extents, kernel, S, padding, L, D)
     axes = []
     for i, k, s, l, d, (low, high) in zip(extents, kernel, S, L, D, pads, strict=True):
-        room = low + _dilated(i, l) + high - _dilated(k, d)
+        padded = low + _dilated(i, l) + high
+        if padded < 0:
+            raise ValueError(
+                f"`{call}` got padding={padding!r} for an input of length {i} (dilated {_dilated(i, l)}): negative pads "
+                "crop, and together they may not exceed the length. Crop less."
+            )
+        room = padded - _dilated(k, d)
         axes.append(Axis(I=i, K=k, O=max(0, room // s + 1), L=l, S=s, D=d, p=low))
     return tuple(axes)
 

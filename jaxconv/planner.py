@@ -120,7 +120,7 @@ def _names() -> str:
 def _precision(call: str, precision) -> tuple[lax.Precision, lax.Precision] | None:
     if precision is None:  # read here, in the caller's context: the engines run later, at lowering
         context = getattr(jax.config, "jax_default_matmul_precision", None)
-        return (lax.Precision(context),) * 2 if context in PRECISION_NAMES else None
+        return (lax.Precision(context), lax.Precision(context)) if context in PRECISION_NAMES else None
     both = tuple(precision) if isinstance(precision, tuple | list) else (precision,)
     try:
         if len(both) not in (1, 2):

@@ -55,9 +55,9 @@ class Axis:
 
     def __post_init__(self):
         if min(self.I, self.K, self.O) < 0:
-            raise ValueError(f"`{self}`: the extents I, K, O must not be negative")
+            raise ValueError(f"`{self}`: the extents I, K, O must not be negative.")
         if 0 in (self.L, self.S, self.D):
-            raise ValueError(f"`{self}`: the coefficients L, S, D must not be 0")
+            raise ValueError(f"`{self}`: the coefficients L, S, D must not be 0.")
 
     # The relation solved for i:  S*o - p = L*i - D*k.  Output and input change
     # places, so do S and L; D and p change sign. Done twice, all return.
@@ -176,7 +176,7 @@ class Problem:
             object.__setattr__(self, "layouts", Triple(*letters))
         for layout, wanted in zip(self.layouts, letters, strict=True):
             if sorted(layout) != sorted(wanted):
-                raise ValueError(f"`Problem` layout {layout!r} must be an order of the letters {wanted!r}")
+                raise ValueError(f"`Problem` layout {layout!r} must be an order of the letters {wanted!r}.")
 
     def _size(self, letter: str, extents: str) -> int:
         if letter in "ngcm":

@@ -5,6 +5,7 @@ An engine is one algorithm for `y = contract(problem, x, w)`. It says when it ca
 computes (`run`). It never chooses; the planner does, and computes nothing.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -40,11 +41,10 @@ class Engine:
 
 
 def accumulator(problem: Problem):
-    """The dtype in which to sum: y's own, and float32 where y is a half type."""
-    y = jnp.dtype(problem.dtypes.y)
+    """The dtype in which to sum: the widest of x, w and y, and at least float32; y's own for integers."""
     if problem.is_exact:
-        return y
-    return jnp.promote_types(y, jnp.float32)
+        return jnp.dtype(problem.dtypes.y)
+    return functools.reduce(jnp.promote_types, problem.dtypes, jnp.dtype(jnp.float32))
 
 
 # A sum of t products in any order has an error of at most t*u*sum|x||w| (Higham, Accuracy

@@ -1,0 +1,172 @@
+"""Every engine against the reference: the table, drawn problems, random engines per pass."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxconv.engines import ENGINES
+from jaxconv.engines.fft import fast_length
+from jaxconv.planner import Wishes
+from jaxconv.primitive import contract
+from jaxconv.problem import Axis, Problem, Triple
+from tests.problems import PASSES, PROBLEMS, check, operands, x64
+
+
+def test_the_table_is_long_enough():
+    assert len(PROBLEMS) >= 120
+
+
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=lambda e: e.name)
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_every_problem_and_pass(name, engine):
+    for of in PASSES.values():
+        problem = of(PROBLEMS[name])
+        if engine.refusal(problem, "cpu"):
+            continue
+        x, w = operands(problem)
+        with x64(problem):
+            y = contract(problem, x, w, Wishes(forward=engine.name))
+        check(problem, engine, y, x, w)
+
+
+def test_every_refusal_of_the_table_is_the_fft_of_integers():
+    for name, problem in PROBLEMS.items():
+        for engine in ENGINES.values():
+            refused = engine.refusal(problem, "cpu") is not None
+            assert refused == (engine.name == "fft" and problem.is_exact), name
+
+
+axes = st.builds(
+    Axis,
+    *[st.integers(0, 7)] * 3,
+    L=st.sampled_from([1, 1, 2, 3, -1, -2]),
+    S=st.sampled_from([1, 1, 2, 3, -1, -2]),
+    D=st.sampled_from([1, -1, 2, -2, 3]),
+    p=st.integers(-8, 8),
+)
+problems = st.builds(
+    Problem,
+    st.lists(axes, min_size=0, max_size=2).map(tuple),
+    n=st.integers(0, 2),
+    g=st.integers(1, 2),
+    c=st.integers(1, 3),
+    m=st.integers(1, 2),
+    dtypes=st.sampled_from(["float32", "int32", "complex64"]).map(lambda t: Triple(t, t, t)),
+)
+
+
+@given(problems, st.sampled_from(sorted(ENGINES)), st.integers(0, 2**16))
+def test_drawn_problems(problem, name, seed):
+    engine = ENGINES[name]
+    if engine.refusal(problem, "cpu"):
+        return
+    x, w = operands(problem, seed)
+    check(problem, engine, contract(problem, x, w, Wishes(forward=name)), x, w)
+
+
+@given(problems)
+def test_a_problem_can_be_pasted_back(problem):
+    assert eval(repr(problem), {"Problem": Problem, "Axis": Axis, "Triple": Triple}) == problem
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_engines_per_pass(seed):
+    """Which engine runs in which pass changes no result beyond the engines' bounds."""
+    rng = np.random.default_rng(seed)
+    names = [name for name, problem in PROBLEMS.items() if problem.dtypes == Triple(*["float32"] * 3)]
+    problem = PROBLEMS[str(rng.choice(names))]
+    methods = dict(zip(("forward", "input", "kernel"), rng.choice(list(ENGINES), 3), strict=True))
+    wishes = Wishes(**{name: str(method) for name, method in methods.items()})
+    x, w = operands(problem, seed)
+    dy = np.asarray(rng.normal(size=problem.y_shape), np.float32)
+    y, vjp = jax.vjp(lambda x, w: contract(problem, x, w, wishes), x, w)
+    dx, dw = vjp(dy)
+    check(problem, ENGINES[wishes.forward], y, x, w)
+    check(problem.input_pass, ENGINES[wishes.input], dx, dy, w)
+    check(problem.kernel_pass, ENGINES[wishes.kernel], dw, x, dy)
+
+    # Second order: the derivative of dx in w and of dw in x, by the third engine each.
+    hvp = jax.vjp(lambda dy, w: contract(problem.input_pass, dy, w, wishes.input_pass), dy, w)[1]
+    ddy, ddw = hvp(x)
+    check(problem, ENGINES[wishes.forward], ddy, x, w)
+    check(problem.kernel_pass, ENGINES[wishes.kernel], ddw, x, dy)
+
+
+@pytest.mark.parametrize("engine", [e for e in ENGINES.values() if e.elementwise], ids=lambda e: e.name)
+def test_elementwise_engines_keep_a_nan_local(engine):
+    problem = Problem((Axis(32, 3, 32, p=1),), n=2, c=2, m=2)
+    x, w = operands(problem)
+    x[1, 0, 0, 16] = np.nan
+    y = np.asarray(contract(problem, x, w, Wishes(forward=engine.name)))
+    spoiled = np.isnan(y)
+    assert spoiled[1, :, :, 15:18].all()
+    assert spoiled.sum() == spoiled[1, :, :, 15:18].size
+
+
+def test_the_fft_spreads_a_nan():
+    """Why 'elementwise' excludes it."""
+    problem = Problem((Axis(32, 3, 32, p=1),))
+    x, w = operands(problem)
+    x[..., 16] = np.nan
+    assert np.isnan(np.asarray(contract(problem, x, w, Wishes(forward="fft")))).all()
+
+
+def test_elementwise_bounds_hold_across_magnitudes():
+    """A tiny output beside a huge one: right to its own size in the elementwise engines, not in the FFT."""
+    problem = Problem((Axis(64, 3, 62),))
+    x, w = operands(problem)
+    x[..., 40:] *= 1e12
+    for name in ("direct", "shifts"):
+        y = contract(problem, x, w, Wishes(forward=name))
+        check(problem, ENGINES[name], y, x, w)
+    small = np.asarray(contract(problem, x, w, Wishes(forward="fft")))[..., :30]
+    right = np.asarray(contract(problem, x, w, Wishes(forward="shifts")))[..., :30]
+    assert np.abs(small - right).max() > np.abs(right).max()
+
+
+def test_integers_wrap_around():
+    problem = Problem((Axis(3, 3, 1),), dtypes=Triple("int8", "int8", "int8"))
+    x, w = (np.full((1, 1, 1, 3), 100, np.int8) for _ in range(2))
+    expected = np.int64(30000).astype(np.int8)
+    for name in ("direct", "shifts"):
+        assert np.asarray(contract(problem, x, w, Wishes(forward=name))).item() == expected
+
+
+def test_half_types_sum_in_float32():
+    """4096 ones: float16 would stop counting at 2048."""
+    problem = Problem((Axis(4096, 4096, 1),), dtypes=Triple("float16", "float16", "float16"))
+    x = np.ones((1, 1, 1, 4096), np.float16)
+    for name in ENGINES:
+        assert float(contract(problem, x, x, Wishes(forward=name)).item()) == 4096
+
+
+def test_fast_length():
+    for n in range(1, 400):
+        found = fast_length(n)
+        smooth = [m for m in range(n, 2 * n + 1) if _largest_prime(m) <= 7]
+        assert found == smooth[0]
+
+
+def _largest_prime(n: int) -> int:
+    largest = 1
+    for r in range(2, n + 1):
+        while n % r == 0:
+            n, largest = n // r, r
+    return largest
+
+
+def test_no_engine_uses_batch_groups():
+    """The gradient of a grouped layer is a plain grouped convolution, in HLO too."""
+    problem = Problem((Axis(8, 3, 6), Axis(8, 3, 6)), n=2, g=4, c=2, m=2)
+    x, w = (jnp.zeros(shape) for shape in (problem.x_shape, problem.w_shape))
+    wishes = Wishes("direct", "direct", "direct")
+
+    def gradient(x, w):
+        return jax.grad(lambda x, w: contract(problem, x, w, wishes).sum(), (0, 1))(x, w)
+
+    text = jax.jit(gradient).lower(x, w).as_text()
+    assert text.count("stablehlo.convolution") == 2  # the layer itself is not needed for its gradient
+    assert text.count("batch_group_count = 1 ") == 2

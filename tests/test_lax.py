@@ -1,0 +1,162 @@
+"""The lax surface against jax.lax: values, shapes, and what it refuses."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+import jaxconv
+
+CASES = [
+    dict(window_strides=(1, 1), padding="SAME"),
+    dict(window_strides=(2, 3), padding="SAME_LOWER"),
+    dict(window_strides=(2, 1), padding="valid"),
+    dict(window_strides=(1, 2), padding=[(2, 0), (-1, 3)], rhs_dilation=(2, 1)),
+    dict(window_strides=(2, 2), padding=((1, 1), (0, -1)), lhs_dilation=(2, 3)),
+    dict(window_strides=[1, 1], padding=[[1, 1], [2, 2]], lhs_dilation=[1, 2], rhs_dilation=[2, 2]),
+    dict(window_strides=(1, 1), padding="SAME", feature_group_count=2),
+    dict(window_strides=(2, 1), padding="SAME", batch_group_count=2),
+    dict(window_strides=np.array([1, 2]), padding=np.array([[1, 1], [0, 2]])),
+]
+
+
+def integers(rng, *shape):
+    return jnp.asarray(rng.integers(-4, 5, shape), jnp.float32)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: "-".join(map(str, c.values())).replace(" ", ""))
+@pytest.mark.parametrize("numbers", [None, ("NHWC", "HWIO", "NHWC"), ("CWNH", "WOIH", "HNCW"), "object"], ids=str)
+def test_equal_to_lax(case, numbers, rng):
+    groups = case.get("feature_group_count", 1)
+    x, w = integers(rng, 4, 6, 7, 8), integers(rng, 4, 6 // groups, 3, 2)
+    if numbers == "object":
+        numbers = jax.lax.ConvDimensionNumbers((0, 1, 2, 3), (0, 1, 2, 3), (3, 1, 0, 2))
+    elif numbers:
+        x = x.transpose(["NCHW".index(letter) for letter in numbers[0]])
+        w = w.transpose(["OIHW".index(letter) for letter in numbers[1]])
+    if "lhs_dilation" in case and isinstance(case["padding"], np.ndarray):
+        pytest.skip("lax itself takes no array here")
+    expected = jax.lax.conv_general_dilated(x, w, dimension_numbers=numbers, **case)
+    for method in ("auto", "direct", "shifts"):
+        found = jaxconv.lax.conv_general_dilated(
+            x, w, dimension_numbers=numbers, method=method, accuracy="elementwise", **case
+        )
+        np.testing.assert_array_equal(found, expected)
+
+
+@given(st.data())
+def test_drawn_layers_equal_lax(data):
+    """Shapes, strides, dilations, pads and groups drawn; values and both gradients, in exact numbers."""
+    draw = data.draw
+    ndim = draw(st.integers(1, 3))
+
+    def each(low, high):
+        return draw(st.lists(st.integers(low, high), min_size=ndim, max_size=ndim))
+
+    groups = draw(st.integers(1, 3))
+    extents, kernel = each(1, 6), each(1, 4)
+    pads = [(draw(st.integers(-2, 3)), draw(st.integers(-2, 3))) for _ in range(ndim)]
+    strides, L, D = each(1, 3), each(1, 2), each(1, 3)
+    assume(all((i - 1) * l + 1 + sum(p) >= 0 for i, l, p in zip(extents, L, pads, strict=True)))
+    c, m, n = draw(st.integers(1, 2)), draw(st.integers(1, 2)), draw(st.integers(0, 2))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    x, w = integers(rng, n, groups * c, *extents), integers(rng, groups * m, c, *kernel)
+
+    def everything(convolution):
+        y, vjp = jax.vjp(lambda x, w: convolution(x, w, strides, pads, L, D, feature_group_count=groups), x, w)
+        return y, *vjp(jnp.arange(y.size, dtype=y.dtype).reshape(y.shape) % 7)
+
+    ours = everything(partial(jaxconv.lax.conv_general_dilated, accuracy="elementwise"))
+    theirs = everything(jax.lax.conv_general_dilated)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 3), (4, 2)])
+@pytest.mark.parametrize("padding", ["SAME", "VALID", [(1, 2), (0, 1)]])
+@pytest.mark.parametrize("transpose_kernel", [False, True])
+@pytest.mark.parametrize("consistent", [False, True])
+def test_conv_transpose_equals_lax(strides, padding, transpose_kernel, consistent, rng):
+    x = integers(rng, 2, 4, 5, 3)
+    w = integers(rng, 3, 2, 4, 3) if transpose_kernel else integers(rng, 3, 2, 3, 4)
+    arguments = dict(padding=padding, transpose_kernel=transpose_kernel, use_consistent_padding=consistent)
+    for dilation in (None, (2, 1)):
+        if consistent and not isinstance(padding, str):
+            expected = jax.lax.conv_transpose(
+                x, w, strides, rhs_dilation=dilation, **arguments | {"padding": tuple(padding)}
+            )
+        else:
+            expected = jax.lax.conv_transpose(x, w, strides, rhs_dilation=dilation, **arguments)
+        found = jaxconv.lax.conv_transpose(x, w, strides, rhs_dilation=dilation, accuracy="elementwise", **arguments)
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("rank", [2, 3, 5])
+def test_conv_transpose_defaults_in_other_ranks(rank, rng):
+    spatial = rank - 2
+    x, w = integers(rng, 2, *[3] * spatial, 2), integers(rng, *[2] * spatial, 2, 3)
+    found = jaxconv.lax.conv_transpose(x, w, (2,) * spatial, "SAME")
+    np.testing.assert_array_equal(found, jax.lax.conv_transpose(x, w, (2,) * spatial, "SAME"))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_conv_transpose_with_transposed_kernel_is_the_adjoint(stride, rng):
+    """<A x, y> = <x, A^T y> in integers: equal, not close."""
+    x, w = integers(rng, 2, 3 * stride, 3), integers(rng, 4, 3, 5)  # HIO: y has 5 features
+
+    def layer(x):
+        return jaxconv.lax.conv_general_dilated(x, w, (stride,), "SAME", dimension_numbers=("NHC", "HIO", "NHC"))
+
+    y = integers(rng, *layer(x).shape)
+    adjoint = jaxconv.lax.conv_transpose(y, w, (stride,), "SAME", transpose_kernel=True)
+    plain = jaxconv.lax.conv_transpose(y, w.swapaxes(1, 2), (stride,), "SAME")
+    assert adjoint.shape == x.shape
+    assert (layer(x) * y).sum() == (x * adjoint).sum()
+    assert (layer(x) * y).sum() != (x * plain).sum()
+    np.testing.assert_array_equal(adjoint, jax.vjp(layer, x)[1](y)[0])
+
+
+def test_conv_and_conv_with_general_padding(rng):
+    x, w = integers(rng, 2, 3, 7), integers(rng, 4, 3, 3)
+    np.testing.assert_array_equal(jaxconv.lax.conv(x, w, (2,), "SAME"), jax.lax.conv(x, w, (2,), "SAME"))
+    for arguments in (((2,), [(1, 0)], (2,), (2,)), ((1,), "VALID", None, None)):
+        np.testing.assert_array_equal(
+            jaxconv.lax.conv_with_general_padding(x, w, *arguments), jax.lax.conv_with_general_padding(x, w, *arguments)
+        )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "preferred"),
+    [
+        ("int8", "int32"),
+        ("int8", "float32"),
+        ("uint8", "int32"),
+        ("bfloat16", "float32"),
+        ("float16", None),
+        ("int32", None),
+    ],
+)
+def test_preferred_element_type_equals_lax(dtype, preferred, rng):
+    x, w = (jnp.asarray(rng.integers(0, 9, s), dtype) for s in ((2, 3, 6), (4, 3, 3)))
+    arguments = (x, w, (1,), "SAME")
+    expected = jax.lax.conv_general_dilated(*arguments, preferred_element_type=preferred)
+    found = jaxconv.lax.conv_general_dilated(*arguments, preferred_element_type=preferred)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_program_goes_on_working_under_assignment(monkeypatch):
+    """jaxconv's function in the place of lax's own."""
+    monkeypatch.setattr(jax.lax, "conv_general_dilated", jaxconv.lax.conv_general_dilated)
+    x, w = jnp.ones((1, 1, 4)), jnp.ones((1, 1, 3))
+    y = jax.jit(jax.lax.conv_general_dilated, static_argnums=(2, 3))(x, w, (1,), "SAME")
+    np.testing.assert_array_equal(y.ravel(), [2, 3, 3, 2])
+
+
+def test_zero_spatial_axes_are_a_matrix_product(rng):
+    x, w = integers(rng, 4, 3), integers(rng, 5, 3)
+    np.testing.assert_array_equal(jaxconv.lax.conv_general_dilated(x, w, (), ()), x @ w.T)

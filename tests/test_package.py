@@ -1,0 +1,59 @@
+"""The package as a whole: what an import costs and brings, what is public."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import jaxconv
+
+ROOT = Path(__file__).parent.parent
+STREET = [
+    "problem", "arguments", "padding", "reference", "engines", "planner", "primitive", "plan", "lax", "signal",
+]  # fmt: skip
+
+
+def test_import_brings_nothing_beside_jax():
+    code = (
+        "import sys, jax, jax.numpy; before = set(sys.modules); import jaxconv;"
+        "print(*{name.split('.')[0] for name in set(sys.modules) - before});"
+        "print(*[n for n in ('flax', 'matplotlib', 'sklearn', 'skimage', 'scipy.signal', 'rich') if n in sys.modules])"
+    )
+    brought, unwanted = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout.split("\n")[:2]
+    assert set(brought.split()) - {"jax"} <= {"jaxconv"} | sys.stdlib_module_names
+    assert unwanted == ""
+
+
+MODULES = [pytest.param(path, id=str(path.relative_to(ROOT))) for path in sorted((ROOT / "jaxconv").rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", MODULES)
+def test_each_file_imports_only_from_those_above_it(path):
+    part = path.relative_to(ROOT / "jaxconv").parts[0].removesuffix(".py")
+    if part == "__init__":
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for name in names:
+            assert not name.startswith("jax._src")
+            if name.startswith("jaxconv."):
+                other = name.split(".")[1]
+                assert STREET.index(other) < STREET.index(part) or other == part == "engines"
+
+
+@pytest.mark.parametrize("path", MODULES)
+def test_each_file_names_its_idea_and_is_of_readable_length(path):
+    text = path.read_text()
+    assert ast.get_docstring(ast.parse(text))
+    assert len(text.splitlines()) <= 600
+
+
+def test_what_is_public():
+    assert jaxconv.__all__ == sorted(jaxconv.__all__)
+    for name in jaxconv.__all__:
+        assert getattr(jaxconv, name).__doc__

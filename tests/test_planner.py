@@ -1,0 +1,135 @@
+"""The planner: what it chooses, what it honours, what it refuses, and how it says so."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxconv
+from jaxconv.engines import ENGINES
+from jaxconv.planner import Wishes, candidates, choose, parse_wishes
+from jaxconv.primitive import contract
+from jaxconv.problem import Axis, Problem, Triple
+from tests.problems import PASSES, PROBLEMS, operands, wide
+
+LAYER = Problem((Axis(32, 3, 32, p=1), Axis(32, 3, 32, p=1)), n=4, c=8, m=8)
+LONG = Problem((Axis(1 << 16, 1 << 12, 1 << 16, p=1 << 11),))
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+def test_the_cheapest_admitted_engine_is_chosen(platform):
+    for problem in PROBLEMS.values():
+        for of in PASSES.values():
+            answers = candidates(of(problem), Wishes(), platform)
+            admitted = [c for c in answers if c.refusal is None]
+            assert admitted == sorted(admitted, key=lambda c: c.seconds)
+            assert choose(of(problem), Wishes(), platform) is admitted[0].engine
+            for c in answers:
+                assert (c.seconds is None) == (c.refusal is not None)
+                assert c.refusal is None or (c.refusal.startswith(c.engine.name) and c.refusal.endswith("."))
+
+
+def test_long_kernels_take_the_fft_and_layers_do_not():
+    assert choose(LONG, Wishes(), "cpu").name == "fft"
+    assert choose(LAYER, Wishes(), "cpu").name != "fft"
+
+
+def test_accuracy_elementwise():
+    assert ENGINES["fft"].elementwise is False
+    for problem in (LONG, LAYER, LONG.kernel_pass):
+        assert choose(problem, Wishes(accuracy="elementwise"), "cpu").elementwise
+
+
+@pytest.mark.parametrize("method", ENGINES)
+def test_a_forced_method_is_honoured(method):
+    """The lowered program has the engine's operations and no other's."""
+    x, w = operands(LAYER)
+    text = jax.jit(lambda x, w: contract(LAYER, x, w, Wishes(forward=method))).lower(x, w).as_text()
+    assert ("stablehlo.convolution" in text) == (method == "direct")
+    assert ("stablehlo.fft" in text) == (method == "fft")
+    assert ("stablehlo.slice" in text) == (method in ("shifts", "fft"))
+
+
+def test_a_forced_method_is_refused_with_the_engines_sentence():
+    with pytest.raises(ValueError, match=r"`method='fft'` was refused. fft: it rounds"):
+        jaxconv.convolve(jnp.arange(3), jnp.arange(2), method="fft")
+    with pytest.raises(ValueError, match=r"accuracy='elementwise' was asked for"):
+        jaxconv.convolve(jnp.ones(3), jnp.ones(2), method="fft", accuracy="elementwise")
+
+
+def test_a_refusal_in_a_later_pass_is_raised_there():
+    x, h = jnp.ones(3), jnp.ones(2)
+
+    def f(x):
+        return jaxconv.convolve(x, h, method={"input": "fft"}, accuracy="elementwise").sum()
+
+    assert f(x) == 6
+    with pytest.raises(ValueError, match="was refused"):
+        jax.grad(f)(x)
+
+
+def test_wishes_follow_the_passes():
+    wishes = parse_wishes("test", {"forward": "direct", "kernel": "fft"})
+    assert (wishes.forward, wishes.input, wishes.kernel) == ("direct", "auto", "fft")
+    assert wishes.input_pass.forward == "auto"
+    assert wishes.kernel_pass.forward == "fft"
+    assert wishes.kernel_pass.kernel == "direct"
+    assert wishes.input_pass.input_pass == wishes == wishes.kernel_pass.kernel_pass
+    # The kernel pass's own gradient in its input is the layer's gradient in its input.
+    assert wishes.kernel_pass.input_pass.forward == wishes.input
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_refusals_of_accelerators(platform):
+    integers = Problem((Axis(8, 3, 8),), dtypes=Triple(*["int32"] * 3))
+    assert "no integer convolution" in str(ENGINES["direct"].refusal(integers, platform))
+    assert choose(integers, Wishes(), platform).name == "shifts"
+    four = Problem((Axis(4, 3, 4),) * 4)
+    assert "at most 3 spatial axes" in str(ENGINES["direct"].refusal(four, platform))
+    assert ENGINES["direct"].refusal(four, "cpu") is None
+
+
+# ---- plan
+
+
+def test_plan_of_a_call():
+    [found] = jaxconv.plan(jaxconv.correlate, jnp.ones((64, 64)), jnp.ones((3, 3)), "same", "shifts")
+    assert found.engines == {"forward": "shifts", "input": "shifts", "kernel": "shifts"}
+    assert list(found.candidates) == ["forward", "input", "kernel"]
+    text = str(found)
+    assert "forward pass (method='shifts' forced)" in text
+    assert "1*i + 1 = 1*o + 1*k,  I=64 K=3 O=64" in text
+    assert text.count("-> shifts") == 3
+
+
+def test_plan_shows_why_not():
+    [found] = jaxconv.plan(jaxconv.correlate, jnp.arange(8), jnp.arange(3))
+    assert "fft: it rounds, and int32 arithmetic is exact; use method='direct' or 'shifts'" in str(found)
+    assert "about" in str(found)
+
+
+def test_plan_finds_every_contraction():
+    """Inside jit, scan, grad and a model's parameters; nothing is run."""
+
+    def f(parameters, x):
+        y = jax.lax.scan(lambda x, _: (jaxconv.convolve(x, parameters["h"], "same"), None), x, None, length=2)[0]
+        return jax.jit(jaxconv.correlate)(y, parameters["k"]).sum()
+
+    x = jax.ShapeDtypeStruct((1 << 30,), jnp.float32)
+    parameters = {name: jax.ShapeDtypeStruct((3,), jnp.float32) for name in "hk"}
+    assert [p.problem.axes[0].D for p in jaxconv.plan(f, parameters, x)] == [-1, 1]
+    assert len(jaxconv.plan(jax.grad(f), parameters, x)) == 2 * 3  # two layers, three passes
+
+
+def test_plan_of_a_problem_and_of_nothing():
+    [found] = jaxconv.plan(LAYER, platform="gpu")
+    assert found.platform == "gpu"
+    assert found.problem is LAYER
+    assert jaxconv.plan(jnp.sin, 1.0) == []
+
+
+def test_every_row_has_a_plan():
+    for name, problem in PROBLEMS.items():
+        [found] = jaxconv.plan(problem)
+        assert set(found.engines) == set(PASSES), name
+        assert len(str(found).splitlines()) == 4 + len(problem.axes) + 3 * len(ENGINES)
+        assert wide(problem) in (True, False)
