@@ -24,9 +24,10 @@ def as_array(call: str, name: str, value: Any) -> Any:
         raise TypeError(
             f"`{call}` got {name} of type {type(value).__name__}: it must be an array. Pass `jnp.asarray({name})`."
         )
-    if not all(isinstance(size, int) for size in np.shape(value)):
+    shape = getattr(value, "shape", ())
+    if not all(isinstance(size, int) for size in shape):
         raise TypeError(
-            f"`{call}` got {name} of the symbolic shape {np.shape(value)}: a relation needs numbers. Export with the "
+            f"`{call}` got {name} of the symbolic shape {shape}: a relation needs numbers. Export with the "
             "sizes that are wanted, one program for each."
         )
     dtype = getattr(value, "dtype", None)

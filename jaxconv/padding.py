@@ -56,8 +56,8 @@ def lax_axes(
         padded = low + _dilated(i, l) + high
         if padded < 0:
             raise ValueError(
-                f"`{call}` got padding={padding!r} for an input of length {i} (dilated {_dilated(i, l)}): negative pads "
-                "crop, and together they may not exceed the length. Crop less."
+                f"`{call}` got padding={padding!r} for an input of length {i} (dilated {_dilated(i, l)}): negative "
+                "pads crop, and together they may not exceed the length. Crop less."
             )
         room = padded - _dilated(k, d)
         axes.append(Axis(I=i, K=k, O=max(0, room // s + 1), L=l, S=s, D=d, p=low))

@@ -1,0 +1,138 @@
+"""The theorem, by automatic differentiation, on a photograph.
+
+Let y = correlate(x, h), a number L(y) and r = dL/dy. Then
+
+    dL/dx = convolve(r, h)          the gradient in the input is the convolution
+    dL/dh = correlate(x, r)         the gradient in the kernel is the correlation with r
+
+Both sides are computed: the left by `jax.grad` and `jax.vmap`, with every engine; the
+right by SciPy in float64. Then the dot test, <A x, y> = <x, A' y>, with the adjoint A' as
+JAX derives it. Differences are counted in units in the last place (ulps) of the sum of
+the absolute values of an element's terms, and compared with the bound that follows from
+the engine's own error analysis (`Engine.error`).
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.signal
+import skimage.data
+import typer
+from rich.box import MARKDOWN
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import jaxconv
+from jaxconv.engines import ENGINES
+from jaxconv.padding import mode_axes
+from jaxconv.problem import Problem
+
+
+def norm(a) -> float:
+    return float(np.linalg.norm(np.asarray(a, np.float64).ravel()))
+
+
+def ulps(found, right, size, dtype) -> float:
+    """The largest difference, in units in the last place of `size`."""
+    eps = float(jnp.finfo(dtype).eps)
+    return float(np.max(np.abs(np.asarray(found, np.float64) - right) / (eps * size)))
+
+
+def limit(problem: Problem, engine, size, norms) -> float:
+    """The engine's bound in the same units: u*(a*size + b*norms), u half an ulp."""
+    a, b = engine.error(problem)
+    return float(np.max((a * size + b * norms) / (2 * size)))
+
+
+def judge(x, h, r, dtype: str, engine) -> list[tuple[str, float, float]]:
+    """(statement, difference in ulps, bound in ulps) for one engine and dtype."""
+    X, H, R = (jnp.asarray(a, dtype) for a in (x, h, r))
+    x, h, r = (np.asarray(a, np.float64) for a in (X, H, R))  # as rounded to dtype
+    layer = Problem(mode_axes("adjoint", x.shape, h.shape, "same", flip=False))
+    c = [size // 2 for size in h.shape]
+
+    def loss(x, h, r):
+        return jnp.vdot(jaxconv.correlate(x, h, "same", engine.name), r)
+
+    # In the input, one image and a batch of them.
+    def in_input(dx, r) -> tuple[float, float]:
+        right = scipy.signal.convolve(r, h, "same", method="direct")
+        size = scipy.signal.convolve(np.abs(r), np.abs(h), "same", method="direct")
+        return ulps(dx, right, size, dtype), limit(layer.input_pass, engine, size, norm(r) * norm(h))
+
+    rows = [("dL/dx = convolve(r, h)", *in_input(jax.jit(jax.grad(loss, 0))(X, H, R), r))]
+    batch = jnp.stack([R, 2 * R, R[::-1], R[:, ::-1]])
+    many = jax.jit(jax.vmap(jax.grad(loss, 0), (None, None, 0)))(X, H, batch)
+    each = [in_input(dx, r_n) for dx, r_n in zip(many, np.asarray(batch, np.float64), strict=True)]
+    rows.append(("the same over a batch, by vmap", *max(each, key=lambda pair: pair[0] / pair[1])))
+
+    # In the kernel: the lags -c .. c of the correlation of x with r.
+    dh = jax.jit(jax.grad(loss, 1))(X, H, R)
+    padded = np.pad(x, [(low, size - 1 - low) for low, size in zip(c, h.shape, strict=True)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, r.shape)
+    right, size = (np.einsum("klij,ij->kl", *pair) for pair in ((windows, r), (np.abs(windows), np.abs(r))))
+    bound = limit(layer.kernel_pass, engine, size, norm(x) * norm(r))
+    rows.append(("dL/dh = correlate(x, r)", ulps(dh, right, size, dtype), bound))
+
+    # The dot test: both inner products are summed in float64 from what the engine computed.
+    def operator(x):
+        return jaxconv.correlate(x, H, "same", engine.name)
+
+    ax, pullback = jax.vjp(operator, X)
+    (aty,) = pullback(R)
+    left = np.vdot(np.asarray(ax, np.float64), r)
+    right = np.vdot(x, np.asarray(aty, np.float64))
+    total = np.vdot(scipy.signal.correlate(np.abs(x), np.abs(h), "same", method="fft"), np.abs(r))
+    (a, b), (a_t, b_t) = engine.error(layer), engine.error(layer.input_pass)
+    sums = np.abs(r).sum() * norm(x) * norm(h), np.abs(x).sum() * norm(r) * norm(h)
+    bound = ((a + a_t) * total + b * sums[0] + b_t * sums[1]) / (2 * total)
+    rows.append(("<A x, r> = <x, A' r>", ulps(left, right, total, dtype), float(bound)))
+    return rows
+
+
+def main(
+    size: Annotated[int, typer.Option(help="Side of the photograph's central part.")] = 128,
+    kernel: Annotated[int, typer.Option(help="Side of the kernel, odd.")] = 7,
+    seed: int = 0,
+    out: Path = Path("out"),
+) -> None:
+    """Certify the theorem with every engine in float32 and float64; write OUT/adjoint.md."""
+    if kernel % 2 == 0 or not 0 < kernel <= size <= 512:
+        raise typer.BadParameter("--kernel must be odd, and 0 < kernel <= size <= 512 (the photograph's side)")
+    console = Console(record=True, width=110, markup=False, highlight=False)
+    console.print("# The gradient of correlation is convolution\n")
+    console.print(f"skimage's `camera`, central {size}x{size} pixels; kernel {kernel}x{kernel} and r normal.\n")
+    low = (512 - size) // 2
+    x = skimage.data.camera()[low : low + size, low : low + size] / 255.0
+    rng = np.random.default_rng(seed)
+    h, r = rng.normal(size=(kernel, kernel)), rng.normal(size=x.shape)
+
+    table = Table("statement", "engine", "dtype", "difference / ulp", "bound / ulp", "verdict", box=MARKDOWN)
+    failures = 0
+    cases = [(dtype, engine) for dtype in ("float32", "float64") for engine in ENGINES.values()]
+    for dtype, engine in track(cases, "engines", console=Console(stderr=True), transient=True):
+        with jax.enable_x64(dtype == "float64"):
+            for statement, difference, bound in judge(x, h, r, dtype, engine):
+                failures += not difference <= bound
+                verdict = "holds" if difference <= bound else "FAILS"
+                table.add_row(statement, engine.name, dtype, f"{difference:.2f}", f"{bound:.3g}", verdict)
+    console.print(table)
+
+    jaxpr = jax.make_jaxpr(jax.grad(lambda x: jaxconv.correlate(x, jnp.ones((3, 3)), "same").sum()))(jnp.ones((4, 4)))
+    signs = [e.params["problem"].axes[0].D for e in jaxpr.jaxpr.eqns if e.primitive.name == "contract"]
+    console.print(f"In the jaxpr of the gradient, D of the layer and of its input pass: {signs}. D > 0 is correlation,")
+    console.print("D < 0 is convolution.")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "adjoint.md.part").write_text(console.export_text())
+    os.replace(out / "adjoint.md.part", out / "adjoint.md")
+    if failures:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)
