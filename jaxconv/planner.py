@@ -56,7 +56,8 @@ def candidates(problem: Problem, wishes: Wishes, platform: str) -> list[Candidat
     found = []
     for engine in ENGINES.values():
         no = _refusal(engine, problem, wishes, platform)
-        found.append(Candidate(engine, no, None if no else engine.cost(problem, platform)))
+        seconds = 0.0 if problem.is_empty else engine.cost(problem, platform)
+        found.append(Candidate(engine, no, None if no else seconds))
     return sorted(found, key=lambda c: (c.seconds is None, c.seconds))
 
 

@@ -79,9 +79,7 @@ def two_dimensions(console: Console) -> None:
     usual = Problem(mode_axes("example", x.shape, h.shape, "same", flip=False))
     second = meetings_table(console, usual, x, h, (1, 1))
     assert first == second == int(jaxconv.correlate(jnp.asarray(x), jnp.asarray(h), "same")[4, 4])
-    one, other = (
-        reference(p, x.reshape(p.x_shape), h.reshape(p.w_shape))[0, 0, 0] for p in (reflected, usual)
-    )
+    one, other = (reference(p, x.reshape(p.x_shape), h.reshape(p.w_shape))[0, 0, 0] for p in (reflected, usual))
     assert (one == other[::-1, ::-1]).all()
     assert (other == np.asarray(jaxconv.correlate(jnp.asarray(x), jnp.asarray(h), "same"))).all()
     console.print(

@@ -24,14 +24,21 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
     return None
 
 
-# Rough figures of XLA's CPU convolution in float32: dense two-dimensional layers run in
-# Eigen at about 2e10 products a second, grouped, three-dimensional and integer ones in a
-# plain loop at about 1e8.
+# Rough figures in float32 on two cores: XLA's CPU convolution reaches 4e10 products a second
+# in dense layers, or 5e8 (three axes: 6e7) for each pair of features where those are few, and
+# 2e8 for each input feature in groups.
 def cost(problem: Problem, platform: str) -> float:
     if platform != "cpu":
         return 1e-5 + problem.products / 1e13
-    eigen = problem.g == 1 and len(problem.axes) <= 3 and not problem.is_exact and not problem.is_complex
-    return 2e-5 + problem.products / (1e10 if eigen else 2e8)
+    if problem.is_exact or problem.is_complex or len(problem.axes) > 3:
+        rate = 2e8
+    elif problem.g > 1:
+        rate = 2e8 * problem.c
+    elif len(problem.axes) == 3:
+        rate = 6e7 * problem.c * problem.m
+    else:
+        rate = 5e8 * problem.c * problem.m
+    return 2e-5 + problem.products / min(rate, 4e10)
 
 
 def run(problem: Problem, x: Array, w: Array, precision=None) -> Array:

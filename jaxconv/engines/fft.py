@@ -33,19 +33,19 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
     return None
 
 
-# Rough figures in float32: a transform of N points takes N*log2(N) steps at about 1.5e8 a
-# second through jnp.fft on two cores; the products in the frequency domain run at 3e8.
+# Rough figures in float32 on two cores: a transform of N points takes N*log2(N) steps at 4e9 a
+# second; the products in the frequency domain run at 2e9.
 def cost(problem: Problem, platform: str) -> float:
     spans = _spans(problem)
     if spans is None:
         return 0.0
-    points = prod(span.length for span in spans)
-    channels = problem.g * (problem.n * problem.c + problem.m * problem.c + problem.n * problem.m)
-    steps = channels * points * max(1.0, log2(points))
+    points = prod(max(span.length, span.x[1] - span.x[0] + 1, span.w[1] - span.w[0] + 1) for span in spans)
+    transforms = problem.g * (problem.n * problem.c + problem.m * problem.c + problem.n * problem.m)
+    steps = transforms * points * log2(prod(span.length for span in spans))
     products = problem.n * problem.g * problem.c * problem.m * points
     if platform != "cpu":
         return 5e-5 + steps / 1e11 + products / 1e12
-    return 1e-4 + steps / 4e8 + (products / 2e8 if problem.c > 1 else products / 1e9)
+    return 3e-5 + steps / 4e9 + products / 2e9
 
 
 class Span(NamedTuple):
