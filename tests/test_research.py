@@ -51,7 +51,7 @@ def test_twins(tmp_path):
     "arguments", [("adjoint", "--kernel", "4"), ("photograph", "--name", "lena"), ("twins", "--epochs", "0")]
 )
 def test_bad_arguments_are_named(arguments, tmp_path):
-    script, option, _ = arguments
+    option = arguments[1]
     done = run(*arguments, "--out", str(tmp_path))
     assert done.returncode == 2
     assert option in done.stderr
