@@ -13,10 +13,11 @@ import jax.numpy as jnp
 from jax import Array
 from jax.lax import ConvDimensionNumbers
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes, get_abstract_mesh
+from jax.typing import ArrayLike, DTypeLike
 
 from jaxconv.arguments import as_array, described, frozen, integers, output_dtype, positive
 from jaxconv.padding import lax_axes, pairs
-from jaxconv.planner import Accuracy, Method, Wishes, parse_wishes
+from jaxconv.planner import Accuracy, Method, Precision, Wishes, parse_wishes
 from jaxconv.primitive import contract
 from jaxconv.problem import SPATIAL, Axis, Problem, Triple
 
@@ -25,8 +26,8 @@ DimensionNumbers = ConvDimensionNumbers | Sequence[str] | None
 
 
 def conv_general_dilated(
-    lhs,
-    rhs,
+    lhs: ArrayLike,
+    rhs: ArrayLike,
     window_strides: Sequence[int],
     padding: Padding,
     lhs_dilation: Sequence[int] | None = None,
@@ -34,8 +35,8 @@ def conv_general_dilated(
     dimension_numbers: DimensionNumbers = None,
     feature_group_count: int = 1,
     batch_group_count: int = 1,
-    precision=None,
-    preferred_element_type=None,
+    precision: Precision = None,
+    preferred_element_type: DTypeLike | None = None,
     out_sharding: NamedSharding | PartitionSpec | None = None,
     *,
     method: Method = "auto",
@@ -87,7 +88,8 @@ def conv_general_dilated(
 
 
 def conv(
-    lhs, rhs, window_strides: Sequence[int], padding: str, precision=None, preferred_element_type=None,
+    lhs: ArrayLike, rhs: ArrayLike, window_strides: Sequence[int], padding: str,
+    precision: Precision = None, preferred_element_type: DTypeLike | None = None,
     *, method: Method = "auto", accuracy: Accuracy = "normwise",
 ) -> Array:  # fmt: skip
     """`conv_general_dilated` with strides and a padding, as `jax.lax.conv`.
@@ -102,9 +104,9 @@ def conv(
 
 
 def conv_with_general_padding(
-    lhs, rhs, window_strides: Sequence[int], padding: Padding,
+    lhs: ArrayLike, rhs: ArrayLike, window_strides: Sequence[int], padding: Padding,
     lhs_dilation: Sequence[int] | None, rhs_dilation: Sequence[int] | None,
-    precision=None, preferred_element_type=None,
+    precision: Precision = None, preferred_element_type: DTypeLike | None = None,
     *, method: Method = "auto", accuracy: Accuracy = "normwise",
 ) -> Array:  # fmt: skip
     """`conv_general_dilated` with strides, pads and dilations, as `jax.lax.conv_with_general_padding`.
@@ -119,15 +121,15 @@ def conv_with_general_padding(
 
 
 def conv_transpose(
-    lhs,
-    rhs,
+    lhs: ArrayLike,
+    rhs: ArrayLike,
     strides: Sequence[int],
     padding: Padding,
     rhs_dilation: Sequence[int] | None = None,
     dimension_numbers: DimensionNumbers = None,
     transpose_kernel: bool = False,
-    precision=None,
-    preferred_element_type=None,
+    precision: Precision = None,
+    preferred_element_type: DTypeLike | None = None,
     use_consistent_padding: bool = False,
     *,
     method: Method = "auto",

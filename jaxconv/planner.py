@@ -19,6 +19,7 @@ PASSES = ("forward", "input", "kernel")
 PRECISION_NAMES = ("default", "fastest", "bfloat16", "high", "bfloat16_3x", "tensorfloat32", "highest", "float32")
 Method = str | Mapping[str, str]
 Accuracy = Literal["normwise", "elementwise"]
+Precision = str | lax.Precision | tuple[str, str] | tuple[lax.Precision, lax.Precision] | None
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def _refusal(engine: Engine, problem: Problem, wishes: Wishes, platform: str | N
     return engine.refusal(problem, platform)
 
 
-def parse_wishes(call: str, method: Method = "auto", accuracy: str = "normwise", precision=None) -> Wishes:
+def parse_wishes(call: str, method: Method = "auto", accuracy: str = "normwise", precision: Precision = None) -> Wishes:
     """The wishes of a call, checked. `method` is one name for all passes, or a mapping from pass to name."""
     if isinstance(method, Mapping):
         unknown = [name for name in method if name not in PASSES]

@@ -1,29 +1,31 @@
 """Convolution and correlation of two arrays in N dimensions, in SciPy's words."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike, DTypeLike
 
 from jaxconv.arguments import as_array, described, frozen, output_dtype
 from jaxconv.padding import extend, mode_axes
-from jaxconv.planner import Accuracy, Method, Wishes, parse_wishes
+from jaxconv.planner import Accuracy, Method, Precision, Wishes, parse_wishes
 from jaxconv.primitive import contract
 from jaxconv.problem import Problem, Triple
 
 
 def convolve(
-    x,
-    h,
+    x: ArrayLike,
+    h: ArrayLike,
     mode: str = "full",
     method: Method = "auto",
     *,
     boundary: str = "constant",
-    origin=0,
+    origin: int | Sequence[int] = 0,
     accuracy: Accuracy = "normwise",
-    precision=None,
-    preferred_element_type=None,
+    precision: Precision = None,
+    preferred_element_type: DTypeLike | None = None,
 ) -> Array:
     """Convolve two N-dimensional arrays, as `scipy.signal.convolve` does.
 
@@ -80,16 +82,16 @@ def convolve(
 
 
 def correlate(
-    x,
-    h,
+    x: ArrayLike,
+    h: ArrayLike,
     mode: str = "full",
     method: Method = "auto",
     *,
     boundary: str = "constant",
-    origin=0,
+    origin: int | Sequence[int] = 0,
     accuracy: Accuracy = "normwise",
-    precision=None,
-    preferred_element_type=None,
+    precision: Precision = None,
+    preferred_element_type: DTypeLike | None = None,
 ) -> Array:
     """Cross-correlate two N-dimensional arrays, as `scipy.signal.correlate` does.
 

@@ -54,30 +54,33 @@ def judge(x, h, r, dtype: str, engine) -> list[tuple[str, float, float]]:
     X, H, R = (jnp.asarray(a, dtype) for a in (x, h, r))
     x, h, r = (np.asarray(a, np.float64) for a in (X, H, R))  # as rounded to dtype
     layer = Problem(mode_axes("adjoint", x.shape, h.shape, "same", flip=False))
-    c = [size // 2 for size in h.shape]
 
     def loss(x, h, r):
         return jnp.vdot(jaxconv.correlate(x, h, "same", engine.name), r)
 
-    # In the input, one image and a batch of them.
     def in_input(dx, r) -> tuple[float, float]:
         right = scipy.signal.convolve(r, h, "same", method="direct")
         size = scipy.signal.convolve(np.abs(r), np.abs(h), "same", method="direct")
         return ulps(dx, right, size, dtype), limit(layer.input_pass, engine, size, norm(r) * norm(h))
 
-    rows = [("dL/dx = convolve(r, h)", *in_input(jax.jit(jax.grad(loss, 0))(X, H, R), r))]
-    batch = jnp.stack([R, 2 * R, R[::-1], R[:, ::-1]])
-    many = jax.jit(jax.vmap(jax.grad(loss, 0), (None, None, 0)))(X, H, batch)
-    each = [in_input(dx, r_n) for dx, r_n in zip(many, np.asarray(batch, np.float64), strict=True)]
-    rows.append(("the same over a batch, by vmap", *max(each, key=lambda pair: pair[0] / pair[1])))
+    def in_kernel(dh, x, r) -> tuple[float, float]:  # the lags -c .. c of the correlation of x with r
+        padded = np.pad(x, [(size // 2, size - 1 - size // 2) for size in h.shape])
+        windows = np.lib.stride_tricks.sliding_window_view(padded, r.shape)
+        right = np.einsum("klij,ij->kl", windows, r)
+        size = np.einsum("klij,ij->kl", np.abs(windows), np.abs(r))
+        return ulps(dh, right, size, dtype), limit(layer.kernel_pass, engine, size, norm(x) * norm(r))
 
-    # In the kernel: the lags -c .. c of the correlation of x with r.
-    dh = jax.jit(jax.grad(loss, 1))(X, H, R)
-    padded = np.pad(x, [(low, size - 1 - low) for low, size in zip(c, h.shape, strict=True)])
-    windows = np.lib.stride_tricks.sliding_window_view(padded, r.shape)
-    right, size = (np.einsum("klij,ij->kl", *pair) for pair in ((windows, r), (np.abs(windows), np.abs(r))))
-    bound = limit(layer.kernel_pass, engine, size, norm(x) * norm(r))
-    rows.append(("dL/dh = correlate(x, r)", ulps(dh, right, size, dtype), bound))
+    dx, dh = jax.jit(jax.grad(loss, (0, 1)))(X, H, R)
+    rows = [("dL/dx = convolve(r, h)", *in_input(dx, r)), ("dL/dh = correlate(x, r)", *in_kernel(dh, x, r))]
+
+    # The same for each of four photographs and four r at once.
+    Xs, Rs = jnp.stack([X, X[::-1], X[:, ::-1], X.T]), jnp.stack([R, 2 * R, R.T, R[::-1]])
+    dxs, dhs = jax.jit(jax.vmap(jax.grad(loss, (0, 1)), (0, None, 0)))(Xs, H, Rs)
+    xs, rs = np.asarray(Xs, np.float64), np.asarray(Rs, np.float64)
+    each = [in_input(*pair) for pair in zip(dxs, rs, strict=True)]
+    rows.append(("dL/dx of each of a batch, by vmap", *max(each, key=lambda pair: pair[0] / pair[1])))
+    each = [in_kernel(*triple) for triple in zip(dhs, xs, rs, strict=True)]
+    rows.append(("dL/dh of each of a batch, by vmap", *max(each, key=lambda pair: pair[0] / pair[1])))
 
     # The dot test: both inner products are summed in float64 from what the engine computed.
     def operator(x):

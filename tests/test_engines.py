@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, note
 from hypothesis import strategies as st
 
 from jaxconv.engines import ENGINES
@@ -54,12 +54,13 @@ problems = st.builds(
     g=st.integers(1, 2),
     c=st.integers(1, 3),
     m=st.integers(1, 2),
-    dtypes=st.sampled_from(["float32", "int32", "complex64"]).map(lambda t: Triple(t, t, t)),
+    dtypes=st.sampled_from([Triple(t, t, t) for t in ("float32", "int32", "complex64")]),
 )
 
 
 @given(problems, st.sampled_from(sorted(ENGINES)), st.integers(0, 2**16))
 def test_drawn_problems(problem, name, seed):
+    note(repr(problem))  # to be pasted back
     engine = ENGINES[name]
     if engine.refusal(problem, "cpu"):
         return
