@@ -65,7 +65,9 @@ def conv_general_dilated(
         Groups of features, or of the batch, that meet groups of output features.
     precision : None | jax.lax.Precision or its name | a pair of them
     preferred_element_type : the dtype in which to sum and to return
-    out_sharding : the output's sharding, in explicit sharding mode or as a constraint
+    out_sharding : the output's sharding
+        In explicit sharding mode it is by default the input's along the batch and the kernel's along
+        the output features; elsewhere it is a constraint.
     method : 'auto' | 'direct' | 'shifts' | 'fft', or a mapping from pass to one of these
     accuracy : 'normwise' | 'elementwise'
         As in `jaxconv.convolve`.
@@ -196,7 +198,7 @@ def _correlate(
         window_strides, padding, lhs_dilation, rhs_dilation,
     )  # fmt: skip
     problem, shape = _problem(call, lhs, rhs, dims, axes, feature_group_count, batch_group_count, preferred)
-    return _sharded(call, problem, lhs, rhs, wishes, shape, dims, out_sharding)
+    return _contract(lhs, rhs, problem, shape, wishes, out_sharding)
 
 
 @partial(jax.jit, static_argnums=range(2, 11), inline=True)
@@ -228,7 +230,7 @@ def _correlate_transpose(
         out, feature, *spatial = dims.rhs_spec
         dims = dims._replace(rhs_spec=(feature, out, *spatial))
     problem, shape = _problem(call, lhs, rhs, dims, axes, 1, 1, preferred)
-    return _sharded(call, problem, lhs, rhs, wishes, shape, dims, None)
+    return _contract(lhs, rhs, problem, shape, wishes, None)
 
 
 # The pads of the dilated input that undo those of a layer with kernel extent k (dilated)
@@ -341,25 +343,12 @@ def _layout(spec: Sequence[int], *ends: str) -> str:
     return "".join(letters[d] for d in range(len(spec)))
 
 
-# In explicit sharding mode the output's sharding is part of its type. The contraction runs
-# under automatic axes, and the result takes the sharding that was asked for, or, as in lax,
-# the input's along the batch where the kernel is whole.
-def _sharded(call, problem: Problem, lhs: Array, rhs: Array, wishes, shape, dims, out_sharding) -> Array:
+def _contract(lhs: Array, rhs: Array, problem: Problem, shape: tuple[int, ...], wishes: Wishes, out_sharding) -> Array:
     def run(lhs, rhs):
         return contract(problem, lhs.reshape(problem.x_shape), rhs.reshape(problem.w_shape), wishes).reshape(shape)
 
-    if AxisType.Explicit not in get_abstract_mesh().axis_types:
-        y = run(lhs, rhs)
-        return y if out_sharding is None else jax.lax.with_sharding_constraint(y, out_sharding)
     if out_sharding is None:
-        batch, *rest = (jax.typeof(lhs).sharding.spec[d] for d in dims.lhs_spec)
-        if any(rest) or any(jax.typeof(rhs).sharding.spec):
-            raise ValueError(
-                f"`{call}` got lhs and rhs sharded as {jax.typeof(lhs).sharding.spec} and "
-                f"{jax.typeof(rhs).sharding.spec}: the output's sharding follows only from an input sharded along its "
-                "batch and a whole kernel. Pass out_sharding."
-            )
-        spec = [None] * len(shape)
-        spec[dims.out_spec[0]] = batch
-        out_sharding = PartitionSpec(*spec)
-    return auto_axes(out_sharding=out_sharding)(run)(lhs, rhs)
+        return run(lhs, rhs)
+    if AxisType.Explicit in get_abstract_mesh().axis_types:
+        return auto_axes(out_sharding=out_sharding)(run)(lhs, rhs)
+    return jax.lax.with_sharding_constraint(run(lhs, rhs), out_sharding)

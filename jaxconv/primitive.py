@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes, get_abstract_mesh, reshard
 
 from jaxconv.planner import Wishes, check, choose
 from jaxconv.problem import Problem
@@ -31,7 +31,26 @@ def contract(problem: Problem, x, w, wishes: Wishes = Wishes()):  # noqa: B008  
     >>> contract(problem, jnp.array([[[[1., 2., 3.]]]]), jnp.array([[[[1., 10.]]]])).ravel()
     Array([ 1., 12., 23., 30.], dtype=float32)
     """
-    return contract_p.bind(*_varying_alike(x, w), problem=problem, wishes=wishes)
+    bind = partial(contract_p.bind, problem=problem, wishes=wishes)
+    if AxisType.Explicit in get_abstract_mesh().axis_types:
+        x, w = (reshard(array, jax.typeof(array).sharding.spec) for array in (x, w))  # on the mesh, if on none yet
+        return auto_axes(out_sharding=_output_sharding(problem, x, w))(bind)(x, w)
+    return bind(*_varying_alike(x, w))
+
+
+# In explicit sharding mode a sharding is part of a type. The contraction runs under automatic
+# axes, and its result is sharded along n as x is, along m as w is, and along g as either.
+def _output_sharding(problem: Problem, x, w) -> PartitionSpec:
+    specs = dict(zip(problem.layouts.x, jax.typeof(x).sharding.spec, strict=True))
+    for letter, names in zip(problem.layouts.w, jax.typeof(w).sharding.spec, strict=True):
+        specs[letter] = specs.get(letter) or names
+    taken, spec = set(), []
+    for letter in problem.layouts.y:
+        names = specs[letter] if letter in "ngm" else None
+        each = {names} if isinstance(names, str) else set(names or ())
+        spec.append(None if each & taken else names)  # a mesh axis shards one axis only
+        taken |= each
+    return PartitionSpec(*spec)
 
 
 def _execute(x, w, *, problem: Problem, wishes: Wishes, platform: str):

@@ -337,8 +337,27 @@ def test_explicit_sharding(given):
         np.testing.assert_array_equal(ours, theirs)
         gradient = jax.grad(lambda w: f(jaxconv.lax.conv_general_dilated, xs, w).sum())(ws)
         np.testing.assert_array_equal(gradient, jax.grad(lambda w: jaxconv.lax.conv(x, w, (1,), "SAME").sum())(w))
-        with pytest.raises(ValueError, match="Pass out_sharding"):
-            jaxconv.lax.conv_general_dilated(ws, xs, (1,), "SAME")
+
+
+def test_explicit_sharding_follows_the_letters():
+    """n as x, m as w, also under vmap; the gradient is sharded as its argument."""
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        x, h = jnp.arange(8.0), jnp.arange(3.0)
+        along = NamedSharding(mesh, P("d"))
+
+        def loss(x, h):
+            return (jaxconv.correlate(x, h, "same") ** 2).sum()
+
+        gradient = jax.grad(loss)(jax.device_put(x, along), h)
+        assert jax.typeof(gradient).sharding.spec == P("d")
+        np.testing.assert_array_equal(gradient, jax.grad(loss)(x, h))
+        xs, hs = (jax.device_put(jnp.stack([a, 2 * a]), along) for a in (x, h))
+        for arguments, in_axes in (((xs, h), (0, None)), ((x, hs), (None, 0)), ((xs, hs), (0, 0))):
+            each = jax.jit(jax.vmap(jax.grad(loss, 1), in_axes))(*arguments)
+            assert jax.typeof(each).sharding.spec == P("d", None)
+            whole = jax.vmap(jax.grad(loss, 1), in_axes)(*map(np.asarray, arguments))
+            np.testing.assert_array_equal(each, whole)
 
 
 def test_out_sharding_is_a_constraint_elsewhere():
