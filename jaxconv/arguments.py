@@ -3,7 +3,6 @@
 An error names the call, what came, the rule, and the remedy.
 """
 
-import numbers
 import operator
 from typing import Any
 
@@ -20,9 +19,14 @@ def as_array(call: str, name: str, value: Any) -> Any:
         raise TypeError(
             f"`{call}` got {name}, a masked array: JAX arrays have no masks. Fill it with `{name}.filled(value)`."
         )
-    if not isinstance(value, jax.Array | np.ndarray | np.generic | numbers.Number):
+    if not isinstance(value, jax.Array | np.ndarray | np.generic | bool | int | float | complex):
         raise TypeError(
             f"`{call}` got {name} of type {type(value).__name__}: it must be an array. Pass `jnp.asarray({name})`."
+        )
+    if isinstance(value, int) and abs(value) > np.iinfo(jnp.asarray(0).dtype).max:
+        raise ValueError(
+            f"`{call}` got {name}={value!r}: a Python integer must fit {jnp.asarray(0).dtype}. "
+            "Pass a floating number, or an array of a wider dtype."
         )
     shape = getattr(value, "shape", ())
     if not all(isinstance(size, int) for size in shape):
@@ -36,7 +40,20 @@ def as_array(call: str, name: str, value: Any) -> Any:
             f"`{call}` got {name} of dtype {dtype}: the elements must be booleans, integers, floating or complex "
             "numbers. Convert it with `.astype(...)`."
         )
+    if dtype is not None and (dtype.kind, dtype.itemsize) in (("f", 16), ("c", 32)):
+        raise TypeError(f"`{call}` got {name} of dtype {dtype}: JAX has no such type. Convert it with `.astype(...)`.")
     return value
+
+
+def common_dtype(call: str, x: Any, h: Any) -> np.dtype:
+    """The dtype of x and h together, as `jnp.result_type` says."""
+    try:
+        return jnp.result_type(x, h)
+    except (TypeError, ValueError) as e:  # small floating types, or strict promotion
+        raise TypeError(
+            f"`{call}` got x of dtype {x.dtype} and h of dtype {h.dtype}, which have no common type. "
+            "Cast one with `.astype(...)`."
+        ) from e
 
 
 def frozen(call: str, name: str, value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 `conv_general_dilated` may stand wherever `jax.lax.conv_general_dilated` stands, in a
 model (`nnx.Conv(..., conv_general_dilated=jaxconv.lax.conv_general_dilated)`) or in a
-program. Two arguments come on top: `method` and `accuracy`.
+program. Three arguments come on top: `flip_kernel`, `method` and `accuracy`.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.lax import ConvDimensionNumbers
-from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes, get_abstract_mesh
+from jax.sharding import NamedSharding, PartitionSpec, auto_axes, get_abstract_mesh
 from jax.typing import ArrayLike, DTypeLike
 
 from jaxconv.arguments import as_array, described, frozen, integers, output_dtype, positive
 from jaxconv.padding import lax_axes, pairs
 from jaxconv.planner import Accuracy, Method, Precision, Wishes, parse_wishes
-from jaxconv.primitive import contract
+from jaxconv.primitive import contract, explicit_axes
 from jaxconv.problem import SPATIAL, Axis, Problem, Triple
 
 Padding = str | Sequence[tuple[int, int]]
@@ -39,6 +39,7 @@ def conv_general_dilated(
     preferred_element_type: DTypeLike | None = None,
     out_sharding: NamedSharding | PartitionSpec | None = None,
     *,
+    flip_kernel: bool = False,
     method: Method = "auto",
     accuracy: Accuracy = "normwise",
 ) -> Array:
@@ -46,11 +47,14 @@ def conv_general_dilated(
 
         y[n,m,o] = sum over c and k of x[n,c,i] * w[m,c,k]   where L*i + p = S*o + D*k
 
-    with L the lhs_dilation, S the window_strides, D the rhs_dilation, p the low padding.
+    with L the lhs_dilation, S the window_strides, D the rhs_dilation, p the low padding. With
+    `flip_kernel` the kernel stands turned round: D is negative, and the layer is a convolution.
 
     >>> x = jnp.arange(5.).reshape(1, 1, 5)
     >>> conv_general_dilated(x, jnp.array([[[1., 0., -1.]]]), (1,), "SAME")
     Array([[[-1., -2., -2., -2.,  3.]]], dtype=float32)
+    >>> conv_general_dilated(x, jnp.array([[[1., 0., -1.]]]), (1,), "SAME", flip_kernel=True)
+    Array([[[ 1.,  2.,  2.,  2., -3.]]], dtype=float32)
 
     Parameters
     ----------
@@ -68,9 +72,16 @@ def conv_general_dilated(
     out_sharding : the output's sharding
         In explicit sharding mode it is by default the input's along the batch and the kernel's along
         the output features; elsewhere it is a constraint.
+    flip_kernel : bool
     method : 'auto' | 'direct' | 'shifts' | 'fft', or a mapping from pass to one of these
     accuracy : 'normwise' | 'elementwise'
         As in `jaxconv.convolve`.
+
+    Returns
+    -------
+    Array
+        Of the output's axes as `dimension_numbers` says, O = (L*(I-1)+1 + low + high - D*(K-1)-1) // S + 1
+        positions along each spatial one; float32 sums of the half types are rounded to their own.
 
     Raises
     ------
@@ -86,6 +97,7 @@ def conv_general_dilated(
         window_strides=window_strides, padding=padding, lhs_dilation=lhs_dilation, rhs_dilation=rhs_dilation,
         dimension_numbers=dimension_numbers, feature_group_count=feature_group_count,
         batch_group_count=batch_group_count, preferred_element_type=preferred_element_type, out_sharding=out_sharding,
+        flip_kernel=bool(flip_kernel),
     )  # fmt: skip
 
 
@@ -94,7 +106,12 @@ def conv(
     precision: Precision = None, preferred_element_type: DTypeLike | None = None,
     *, method: Method = "auto", accuracy: Accuracy = "normwise",
 ) -> Array:  # fmt: skip
-    """`conv_general_dilated` with strides and a padding, as `jax.lax.conv`.
+    """Correlate with strides and a padding, as `jax.lax.conv`.
+
+        y[n,m,o] = sum over c and k of x[n,c,i] * w[m,c,k]   where i + p = S*o + k
+
+    lhs is (batch, feature, spatial...), rhs (out feature, in feature, spatial...). Arguments, errors
+    and source are those of `conv_general_dilated`.
 
     >>> conv(jnp.ones((1, 1, 4)), jnp.ones((1, 1, 3)), (1,), "VALID")
     Array([[[3., 3.]]], dtype=float32)
@@ -111,7 +128,12 @@ def conv_with_general_padding(
     precision: Precision = None, preferred_element_type: DTypeLike | None = None,
     *, method: Method = "auto", accuracy: Accuracy = "normwise",
 ) -> Array:  # fmt: skip
-    """`conv_general_dilated` with strides, pads and dilations, as `jax.lax.conv_with_general_padding`.
+    """Correlate with strides, pads and dilations, as `jax.lax.conv_with_general_padding`.
+
+        y[n,m,o] = sum over c and k of x[n,c,i] * w[m,c,k]   where L*i + p = S*o + D*k
+
+    lhs is (batch, feature, spatial...), rhs (out feature, in feature, spatial...). Arguments, errors
+    and source are those of `conv_general_dilated`.
 
     >>> conv_with_general_padding(jnp.ones((1, 1, 2)), jnp.ones((1, 1, 2)), (1,), [(1, 1)], (2,), None)
     Array([[[1., 1., 1., 1.]]], dtype=float32)
@@ -186,18 +208,21 @@ def _layer(call: str, layer, lhs, rhs, wishes: Wishes, **arguments) -> Array:
     return layer(lhs, rhs, call, wishes, *(frozen(call, name, value) for name, value in arguments.items()))
 
 
-@partial(jax.jit, static_argnums=range(2, 13), inline=True)
+@partial(jax.jit, static_argnums=range(2, 14), inline=True)
 def _correlate(
     lhs: Array, rhs: Array, call: str, wishes: Wishes,
     window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
-    feature_group_count, batch_group_count, preferred, out_sharding,
+    feature_group_count, batch_group_count, preferred, out_sharding, flip_kernel: bool,
 ) -> Array:  # fmt: skip
     dims = _dimension_numbers(call, lhs, rhs, dimension_numbers)
     axes = lax_axes(
         call, _spatial(lhs, dims.lhs_spec), _spatial(rhs, dims.rhs_spec),
         window_strides, padding, lhs_dilation, rhs_dilation,
     )  # fmt: skip
+    if flip_kernel:
+        axes = tuple(axis.kernel_flipped for axis in axes)
     problem, shape = _problem(call, lhs, rhs, dims, axes, feature_group_count, batch_group_count, preferred)
+    _check_sharding(call, out_sharding, lhs.ndim)
     return _contract(lhs, rhs, problem, shape, wishes, out_sharding)
 
 
@@ -219,11 +244,18 @@ def _correlate_transpose(
     ones = (1,) * len(kernel)
     S = integers(call, "strides", strides, len(kernel), least=1)
     D = integers(call, "rhs_dilation", ones if rhs_dilation is None else rhs_dilation, len(kernel), least=1)
+    if (
+        isinstance(padding, str)
+        and padding not in ("SAME", "VALID")
+        and (use_consistent_padding or max(S, default=1) > 1)
+    ):
+        raise ValueError(
+            f"`{call}` got padding={padding!r} with strides={S}: the names are 'SAME' and 'VALID'. "
+            "Pass one of them, or a (low, high) pair for each spatial axis."
+        )
     if padding in ("SAME", "VALID") or use_consistent_padding:
         forms = [padding] * len(kernel) if isinstance(padding, str) else pairs(call, padding, len(kernel))
-        padding = [
-            _transposed_pads(call, d * (k - 1) + 1, s, f) for k, s, d, f in zip(kernel, S, D, forms, strict=True)
-        ]
+        padding = [_transposed_pads(d * (k - 1) + 1, s, f) for k, s, d, f in zip(kernel, S, D, forms, strict=True)]
     axes = lax_axes(call, _spatial(lhs, dims.lhs_spec), kernel, ones, padding, S, D)
     if transpose_kernel:
         axes = tuple(axis.kernel_flipped for axis in axes)
@@ -235,7 +267,7 @@ def _correlate_transpose(
 
 # The pads of the dilated input that undo those of a layer with kernel extent k (dilated)
 # and stride s. 'SAME' gives an output of s times the input.
-def _transposed_pads(call: str, k: int, s: int, form: str | tuple[int, int]) -> tuple[int, int]:
+def _transposed_pads(k: int, s: int, form: str | tuple[int, int]) -> tuple[int, int]:
     match form:
         case "SAME":
             total = k + s - 2
@@ -243,12 +275,9 @@ def _transposed_pads(call: str, k: int, s: int, form: str | tuple[int, int]) -> 
             return low, total - low
         case "VALID":
             return k - 1, max(k, s) - 1
-        case str():
-            raise ValueError(
-                f"`{call}` got padding={form!r}: the names are 'SAME' and 'VALID'. Or pass (low, high) pairs."
-            )
-    low, high = form
-    return k - 1 - low, k - 1 - high
+        case (int(low), int(high)):
+            return k - 1 - low, k - 1 - high
+    raise AssertionError(form)
 
 
 def _dimension_numbers(call: str, lhs: Array, rhs: Array, given: DimensionNumbers) -> ConvDimensionNumbers:
@@ -292,9 +321,9 @@ def _problem(
     feature_groups: int, batch_groups: int, preferred,
 ) -> tuple[Problem, tuple[int, ...]]:  # fmt: skip
     """The Problem, and the shape of the result, in which the group is no axis of its own."""
-    if lhs.dtype != rhs.dtype or lhs.dtype == jnp.bool_:
+    if lhs.dtype != rhs.dtype:
         raise TypeError(
-            f"`{call}` got lhs of {described(lhs)} and rhs of {described(rhs)}: both must have the same numeric dtype. "
+            f"`{call}` got lhs of {described(lhs)} and rhs of {described(rhs)}: both must have the same dtype. "
             "Cast one with `.astype(...)`, or use `preferred_element_type` for a wider result."
         )
     feature_groups = positive(call, "feature_group_count", feature_groups)
@@ -324,7 +353,8 @@ def _problem(
     # The group is a letter of its own, in front of the letter that it splits: of the batch
     # (batch groups) or of the input's features (feature groups), and of the output's features.
     batch, feature = ("gn", "c") if batch_groups > 1 else ("n", "gc")
-    out = output_dtype(call, lhs.dtype, preferred)
+    dtype = jnp.dtype(jnp.int32) if lhs.dtype == jnp.bool_ else lhs.dtype  # booleans are counted
+    out = output_dtype(call, dtype, preferred)
     problem = Problem(
         axes, n=n // batch_groups, g=groups, c=cw, m=m // groups,
         layouts=Triple(
@@ -332,7 +362,7 @@ def _problem(
             _layout(dims.rhs_spec, "gm", "c"),
             _layout(dims.out_spec, "n", "gm"),
         ),
-        dtypes=Triple(lhs.dtype.name, rhs.dtype.name, out.name),
+        dtypes=Triple(dtype.name, dtype.name, out.name),
     )  # fmt: skip
     sizes = dict(zip(dims.out_spec, (problem.n, m, *(axis.O for axis in axes)), strict=True))
     return problem, tuple(sizes[d] for d in range(lhs.ndim))
@@ -343,12 +373,35 @@ def _layout(spec: Sequence[int], *ends: str) -> str:
     return "".join(letters[d] for d in range(len(spec)))
 
 
+def _check_sharding(call: str, out_sharding, rank: int) -> None:
+    """Raise unless `out_sharding` is a sharding of `rank` axes over a mesh that there is."""
+    if out_sharding is None:
+        return
+    if not isinstance(out_sharding, NamedSharding | PartitionSpec):
+        raise TypeError(
+            f"`{call}` got out_sharding={out_sharding!r}: it must be a NamedSharding or a PartitionSpec. "
+            "Make one with `jax.NamedSharding(mesh, spec)`."
+        )
+    named = isinstance(out_sharding, NamedSharding)
+    spec, mesh = (out_sharding.spec, out_sharding.mesh) if named else (out_sharding, get_abstract_mesh())
+    names = {n for entry in spec if entry for n in ([entry] if isinstance(entry, str) else entry)}
+    if len(spec) > rank or not names <= set(mesh.axis_names):
+        raise ValueError(
+            f"`{call}` got out_sharding={spec} on a mesh with the axes {tuple(mesh.axis_names)}: it may name "
+            f"these only, in at most {rank} entries. Set a mesh with `jax.set_mesh`, or pass a NamedSharding."
+        )
+
+
 def _contract(lhs: Array, rhs: Array, problem: Problem, shape: tuple[int, ...], wishes: Wishes, out_sharding) -> Array:
+    logical = lhs.dtype == jnp.bool_ and problem.dtypes.y == "int32"
+
     def run(lhs, rhs):
-        return contract(problem, lhs.reshape(problem.x_shape), rhs.reshape(problem.w_shape), wishes).reshape(shape)
+        x, w = lhs.astype(problem.dtypes.x), rhs.astype(problem.dtypes.w)
+        y = contract(problem, x.reshape(problem.x_shape), w.reshape(problem.w_shape), wishes).reshape(shape)
+        return y != 0 if logical else y
 
     if out_sharding is None:
         return run(lhs, rhs)
-    if AxisType.Explicit in get_abstract_mesh().axis_types:
-        return auto_axes(out_sharding=out_sharding)(run)(lhs, rhs)
+    if explicit := explicit_axes():
+        return auto_axes(axes=explicit, out_sharding=out_sharding)(run)(lhs, rhs)
     return jax.lax.with_sharding_constraint(run(lhs, rhs), out_sharding)

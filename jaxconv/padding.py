@@ -128,7 +128,7 @@ def mode_axes(
     (Axis(I=5, K=4, O=5, L=1, S=1, D=-1, p=-1),)
     """
     if mode not in MODES:
-        raise ValueError(f"`{call}` got mode={mode!r}: the modes are 'full', 'same' and 'valid'.")
+        raise ValueError(f"`{call}` got mode={mode!r}: the modes are 'full', 'same' and 'valid'. Pass one of them.")
     pairs = list(zip(extents, kernel, strict=True))
     if mode == "valid" and any(n < m for n, m in pairs) and any(n > m for n, m in pairs):
         raise ValueError(
@@ -138,7 +138,10 @@ def mode_axes(
     origins = (origin,) * len(pairs) if is_integer(origin) else origin
     origins = integers(call, "origin", origins, len(pairs))
     if any(origins) and mode != "same":
-        raise ValueError(f"`{call}` got origin={origin!r} with mode={mode!r}: an origin shifts mode 'same' only.")
+        raise ValueError(
+            f"`{call}` got origin={origin!r} with mode={mode!r}: an origin shifts mode 'same' only. "
+            "Leave it out, or pass mode='same'."
+        )
     axes = []
     for (n, m), shift in zip(pairs, origins, strict=True):
         centre, extent = {
@@ -164,8 +167,10 @@ def extend(call: str, x, axes: tuple[Axis, ...], boundary: str, outside: bool = 
     nothing needs to be done: positions outside the input are not in the relation, and
     count as zero.
     """
-    if boundary not in BOUNDARIES:
-        raise ValueError(f"`{call}` got boundary={boundary!r}: the boundaries are {', '.join(map(repr, BOUNDARIES))}.")
+    if not isinstance(boundary, str) or boundary not in BOUNDARIES:
+        raise ValueError(
+            f"`{call}` got boundary={boundary!r}: the boundaries are {', '.join(map(repr, BOUNDARIES))}. Pass one."
+        )
     widths = [axis.reach for axis in axes]
     if BOUNDARIES[boundary] == "constant" or not outside or not x.size or not any(map(any, widths)):
         return x, axes

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from jaxconv.planner import PASSES, Candidate, Wishes, candidates, check
+from jaxconv.planner import PASSES, Candidate, Wishes, candidates
 from jaxconv.problem import Problem
 
 
@@ -16,7 +16,7 @@ class Plan:
 
     candidates: for each pass ('forward', 'input', 'kernel') every engine's answer, the cheapest
         that may run first.
-    engines: for each pass, the name of the engine that would run.
+    engines: for each pass, the name of the engine that would run, or None if the forced one refuses.
     """
 
     problem: Problem
@@ -43,12 +43,13 @@ class Plan:
         return {name: candidates(p, w, self.platform) for name, (p, w) in self._passes.items()}
 
     @property
-    def engines(self) -> dict[str, str]:
+    def engines(self) -> dict[str, str | None]:
+        """For each pass the engine that would run; None where the forced one refuses."""
         chosen = {}
-        for name, (problem, wishes) in self._passes.items():
-            check(problem, wishes, self.platform)
-            forced = wishes.forward != "auto"
-            chosen[name] = wishes.forward if forced else self.candidates[name][0].engine.name
+        for name, (_, wishes) in self._passes.items():
+            admitted = [c.engine.name for c in self.candidates[name] if c.refusal is None]
+            forced = wishes.forward
+            chosen[name] = admitted[0] if forced == "auto" else forced if forced in admitted else None
         return chosen
 
     def __str__(self) -> str:
@@ -73,7 +74,7 @@ def plan(f: Callable | Problem, *args, platform: str | None = None, **kwargs) ->
     """The plans of every contraction in the call `f(*args, **kwargs)`, in the order of execution.
 
     `f` may be one of jaxconv's functions or any function that calls them: it is traced, not
-    run, and arrays may be `jax.ShapeDtypeStruct`s. A gradient is a call like any other. Where `f`
+    run, and arrays may be `jax.ShapeDtypeStruct`s, in keywords too. A gradient is a call like any other. Where `f`
     is a Problem, the plan is its own. `platform` is "cpu", "gpu" or "tpu", by default JAX's own.
 
     >>> import jaxconv, numpy as np
@@ -83,7 +84,9 @@ def plan(f: Callable | Problem, *args, platform: str | None = None, **kwargs) ->
     """
     platform = platform or jax.default_backend()
     if platform not in ("cpu", "gpu", "tpu"):
-        raise ValueError(f"`jaxconv.plan` got platform={platform!r}: the platforms are 'cpu', 'gpu' and 'tpu'.")
+        raise ValueError(
+            f"`jaxconv.plan` got platform={platform!r}: the platforms are 'cpu', 'gpu' and 'tpu'. Pass one of them."
+        )
     if isinstance(f, Problem):
         return [Plan(f, Wishes(), platform)]
     if not callable(f):
@@ -91,20 +94,18 @@ def plan(f: Callable | Problem, *args, platform: str | None = None, **kwargs) ->
             f"`jaxconv.plan(f, *args)` got f of type {type(f).__name__}: it must be a function or a Problem. "
             "Pass the function and its arguments: `jaxconv.plan(jaxconv.correlate, x, h, 'same')`."
         )
-    is_array = [_is_array(arg) for arg in args]
-    arrays = [arg for arg, traced in zip(args, is_array, strict=True) if traced]
+    leaves, tree = jax.tree.flatten((args, kwargs))
+    is_array = [hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves]
 
-    def call(*traced):
-        given = iter(traced)
-        return f(*(next(given) if is_traced else arg for arg, is_traced in zip(args, is_array, strict=True)), **kwargs)
+    def call(*arrays):
+        given = iter(arrays)
+        args, kwargs = tree.unflatten(
+            [next(given) if traced else leaf for leaf, traced in zip(leaves, is_array, strict=True)]
+        )
+        return f(*args, **kwargs)
 
+    arrays = [leaf for leaf, traced in zip(leaves, is_array, strict=True) if traced]
     return [Plan(problem, wishes, platform) for problem, wishes in _contractions(jax.make_jaxpr(call)(*arrays).jaxpr)]
-
-
-def _is_array(arg) -> bool:
-    return all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in jax.tree.leaves(arg)) and bool(
-        jax.tree.leaves(arg)
-    )
 
 
 def _contractions(jaxpr: Jaxpr) -> Iterator[tuple[Problem, Wishes]]:

@@ -95,7 +95,9 @@ def parse_wishes(call: str, method: Method = "auto", accuracy: str = "normwise",
     if isinstance(method, Mapping):
         unknown = [name for name in method if name not in PASSES]
         if unknown:
-            raise ValueError(f"`{call}` got method={dict(method)!r}: its keys must be among {PASSES!r}.")
+            raise ValueError(
+                f"`{call}` got method={dict(method)!r}: its keys must be among {PASSES!r}. Name the passes so."
+            )
         methods = {name: method.get(name, "auto") for name in PASSES}
     else:
         methods = dict.fromkeys(PASSES, method)
@@ -106,12 +108,14 @@ def parse_wishes(call: str, method: Method = "auto", accuracy: str = "normwise",
                 f"('forward', 'input', 'kernel') to name. The names are {_names()}."
             )
         if name != "auto" and name not in ENGINES:
-            raise ValueError(f"`{call}` got method={method!r}: the methods are {_names()}.")
-    if accuracy not in ("normwise", "elementwise"):
+            raise ValueError(f"`{call}` got method={method!r}: the methods are {_names()}. Pass one of them.")
+    if not isinstance(accuracy, str) or accuracy not in ("normwise", "elementwise"):
         raise ValueError(
             f"`{call}` got accuracy={accuracy!r}: it must be 'normwise' (every engine) or 'elementwise' "
             "(only engines whose error is bounded element by element)."
         )
+    if accuracy == "elementwise" and precision is None:
+        precision = "highest"
     return Wishes(**methods, accuracy=accuracy, precision=_precision(call, precision))
 
 
@@ -128,7 +132,7 @@ def _precision(call: str, precision) -> tuple[lax.Precision, lax.Precision] | No
         if len(both) not in (1, 2):
             raise ValueError
         parsed = tuple(p if isinstance(p, lax.Precision) else lax.Precision(p) for p in both)
-    except ValueError as e:
+    except (TypeError, ValueError) as e:
         raise ValueError(
             f"`{call}` got precision={precision!r}: it must be None, a `jax.lax.Precision`, one of its names "
             "('default', 'high', 'highest'), or a pair of these for input and kernel."

@@ -31,11 +31,23 @@ def contract(problem: Problem, x, w, wishes: Wishes = Wishes()):  # noqa: B008  
     >>> contract(problem, jnp.array([[[[1., 2., 3.]]]]), jnp.array([[[[1., 10.]]]])).ravel()
     Array([ 1., 12., 23., 30.], dtype=float32)
     """
+    x, w = _varying_alike(x, w)
     bind = partial(contract_p.bind, problem=problem, wishes=wishes)
-    if AxisType.Explicit in get_abstract_mesh().axis_types:
+    if explicit := explicit_axes():
+        if AxisType.Manual in get_abstract_mesh().axis_types:
+            raise NotImplementedError(
+                f"`contract` runs inside a `jax.shard_map` that leaves the explicit mesh axes {explicit} alone, which "
+                "JAX cannot do with automatic axes inside. Map over all axes of the mesh, or make these AxisType.Auto."
+            )
         x, w = (reshard(array, jax.typeof(array).sharding.spec) for array in (x, w))  # on the mesh, if on none yet
-        return auto_axes(out_sharding=_output_sharding(problem, x, w))(bind)(x, w)
-    return bind(*_varying_alike(x, w))
+        return auto_axes(axes=explicit, out_sharding=_output_sharding(problem, x, w))(bind)(x, w)
+    return bind(x, w)
+
+
+def explicit_axes() -> tuple[str, ...]:
+    """The axes of the current mesh that are in explicit sharding mode."""
+    mesh = get_abstract_mesh()
+    return tuple(n for n, t in zip(mesh.axis_names, mesh.axis_types, strict=True) if t == AxisType.Explicit)
 
 
 # In explicit sharding mode a sharding is part of a type. The contraction runs under automatic
@@ -57,6 +69,16 @@ def _execute(x, w, *, problem: Problem, wishes: Wishes, platform: str):
     if problem.is_empty:
         return jnp.zeros(problem.y_shape, problem.dtypes.y)
     return choose(problem, wishes, platform).run(problem, x, w, wishes.precision)
+
+
+_compiled = jax.jit(
+    lambda x, w, problem, wishes: contract_p.bind(x, w, problem=problem, wishes=wishes), static_argnums=(2, 3)
+)
+
+
+def _evaluate(x, w, *, problem: Problem, wishes: Wishes):
+    with jax.disable_jit(False):  # an engine is chosen at lowering, so there is one even where jit is off
+        return _compiled(x, w, problem, wishes)
 
 
 def _abstract(x: ShapedArray, w: ShapedArray, *, problem: Problem, wishes: Wishes) -> ShapedArray:
@@ -119,7 +141,7 @@ def _varying(array) -> frozenset:
 
 
 contract_p = Primitive("contract")
-contract_p.def_impl(jax.jit(contract_p.bind, static_argnames=("problem", "wishes")))
+contract_p.def_impl(_evaluate)
 contract_p.def_abstract_eval(_abstract)
 ad.defbilinear(contract_p, _transpose_input, _transpose_kernel)
 batching.primitive_batchers[contract_p] = _batch

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxconv.arguments import as_array, described, frozen, output_dtype
+from jaxconv.arguments import as_array, common_dtype, described, frozen, output_dtype
 from jaxconv.padding import extend, mode_axes
 from jaxconv.planner import Accuracy, Method, Precision, Wishes, parse_wishes
 from jaxconv.primitive import contract
@@ -40,7 +40,7 @@ def convolve(
     ----------
     x, h : arrays of the same number of dimensions, 0 included
         Mixed dtypes are promoted as `jnp.result_type` says. Integers stay integers and wrap
-        around; booleans give the logical "or" of "and"s.
+        around; booleans give the logical "or" of "and"s, or counts of a `preferred_element_type`.
     mode : 'full' | 'same' | 'valid'
         The extent of the output and its alignment, per axis: 'full' has N + M - 1 positions
         (centre 0), 'same' N (centre (M-1)//2), 'valid' |N - M| + 1, those where the shorter
@@ -136,9 +136,9 @@ def _sum(x: Array, h: Array, call, flip: bool, mode, boundary, origin, preferred
             "dimensions. Add axes of length 1 with `jnp.expand_dims`, or map over a batch with `jax.vmap`."
         )
     axes = mode_axes(call, x.shape, h.shape, mode, flip, origin)
-    dtype = jnp.result_type(x, h)
-    logical = dtype == jnp.bool_
-    dtype = jnp.dtype(jnp.int32) if logical else dtype
+    dtype = common_dtype(call, x, h)
+    logical = dtype == jnp.bool_ and preferred is None
+    dtype = jnp.dtype(jnp.int32) if dtype == jnp.bool_ else dtype
     out = output_dtype(call, dtype, preferred)
 
     x, h = x.astype(dtype), h.astype(dtype)

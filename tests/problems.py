@@ -123,7 +123,8 @@ def _typed_rows():
     for dtype in DTYPES:
         for name, problem in (("layer", layer), ("grouped", grouped), ("convolve", plain)):
             yield f"{dtype}-{name}", _typed(problem, dtype)
-    for dtype, out in (("bfloat16", "float32"), ("float16", "float32"), ("int8", "int32"), ("float32", "float64")):
+    wider = [("bfloat16", "float32"), ("float16", "float32"), ("int8", "int32"), ("float32", "float64")]
+    for dtype, out in [*wider, ("int8", "float32"), ("int32", "float32"), ("uint8", "float64")]:
         yield f"{dtype}-to-{out}", _typed(layer, dtype, out)
 
 

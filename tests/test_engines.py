@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from jaxconv.engines import ENGINES
 from jaxconv.engines.fft import fast_length
+from jaxconv.padding import mode_axes
 from jaxconv.planner import Wishes
 from jaxconv.primitive import contract
 from jaxconv.problem import Axis, Problem, Triple
+from jaxconv.reference import reference
 from tests.problems import PASSES, PROBLEMS, check, operands, x64
 
 
@@ -37,6 +39,19 @@ def test_every_refusal_of_the_table_is_the_fft_of_integers():
         for engine in ENGINES.values():
             refused = engine.refusal(problem, "cpu") is not None
             assert refused == (engine.name == "fft" and problem.is_exact), name
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_eight_bit_floating_types(engine, dtype):
+    """Small integers, which they hold: summed in float32, exactly (the FFT's are rounded to them again)."""
+    problem = Problem((Axis(6, 3, 6, p=1),), n=2, c=2, m=2, dtypes=Triple(dtype, dtype, dtype))
+    rng = np.random.default_rng(0)
+    x, w = (jnp.asarray(rng.integers(-1, 2, shape), dtype) for shape in (problem.x_shape, problem.w_shape))
+    y = contract(problem, x, w, Wishes(forward=engine))
+    assert y.dtype == x.dtype
+    truth = reference(problem, *(np.asarray(a, np.int64) for a in (x, w)))
+    np.testing.assert_array_equal(np.round(np.asarray(y, np.float64)), truth)
 
 
 axes = st.builds(
@@ -126,6 +141,22 @@ def test_elementwise_bounds_hold_across_magnitudes():
     small = np.asarray(contract(problem, x, w, Wishes(forward="fft")))[..., :30]
     right = np.asarray(contract(problem, x, w, Wishes(forward="shifts")))[..., :30]
     assert np.abs(small - right).max() > np.abs(right).max()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("n", [64, 243, 1000, 2401, 8192])
+def test_the_fft_is_as_accurate_as_ffts_are(n, dtype):
+    """The bound of `error` is a worst case. On random numbers rounding errors cancel, to about sqrt(log2(N))
+    units of the result's norm; 4*log2(N) is generous and still sees two lost bits."""
+    problem = Problem(mode_axes("test", [n - 7], [8], "full", True), dtypes=Triple(dtype, dtype, dtype))
+    x, w = operands(problem)
+    with x64(problem):
+        y = np.asarray(contract(problem, x, w, Wishes(forward="fft")))
+    truth = np.convolve(x.ravel().astype(np.clongdouble), w.ravel().astype(np.clongdouble))
+    u = np.finfo(dtype).eps / 2
+    assert np.linalg.norm((y.ravel() - truth).astype(complex)) <= 4 * np.log2(n) * u * np.linalg.norm(
+        truth.astype(complex)
+    )
 
 
 def test_integers_wrap_around():

@@ -40,12 +40,15 @@ def test_equal_to_lax(case, numbers, rng):
         w = w.transpose(["OIHW".index(letter) for letter in numbers[1]])
     if "lhs_dilation" in case and isinstance(case["padding"], np.ndarray):
         pytest.skip("lax itself takes no array here")
-    expected = jax.lax.conv_general_dilated(x, w, dimension_numbers=numbers, **case)
+
+    def everything(convolution, **more):
+        y, vjp = jax.vjp(lambda x, w: convolution(x, w, dimension_numbers=numbers, **case, **more), x, w)
+        return y, *vjp(jnp.arange(y.size, dtype=y.dtype).reshape(y.shape) % 7)
+
+    expected = everything(jax.lax.conv_general_dilated)
     for method in ("auto", "direct", "shifts"):
-        found = jaxconv.lax.conv_general_dilated(
-            x, w, dimension_numbers=numbers, method=method, accuracy="elementwise", **case
-        )
-        np.testing.assert_array_equal(found, expected)
+        for a, b in zip(everything(jaxconv.lax.conv_general_dilated, method=method), expected, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 @given(st.data())
@@ -93,6 +96,13 @@ def test_conv_transpose_equals_lax(strides, padding, transpose_kernel, consisten
             expected = jax.lax.conv_transpose(x, w, strides, rhs_dilation=dilation, **arguments)
         found = jaxconv.lax.conv_transpose(x, w, strides, rhs_dilation=dilation, accuracy="elementwise", **arguments)
         np.testing.assert_array_equal(found, expected)
+    if not consistent:
+        gradients = [
+            jax.grad(lambda x, w: (f(x, w, strides, **arguments) ** 2).sum(), (0, 1))(x, w)
+            for f in (jax.lax.conv_transpose, jaxconv.lax.conv_transpose)
+        ]
+        for a, b in zip(*gradients, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("rank", [2, 3, 5])
@@ -155,6 +165,25 @@ def test_a_program_goes_on_working_under_assignment(monkeypatch):
     x, w = jnp.ones((1, 1, 4)), jnp.ones((1, 1, 3))
     y = jax.jit(jax.lax.conv_general_dilated, static_argnums=(2, 3))(x, w, (1,), "SAME")
     np.testing.assert_array_equal(y.ravel(), [2, 3, 3, 2])
+
+
+def test_booleans_equal_lax(rng):
+    x, w = (jnp.asarray(rng.random(s) < 0.3) for s in ((2, 3, 6), (4, 3, 3)))
+    found, expected = (f(x, w, (1,), "SAME") for f in (jaxconv.lax.conv_general_dilated, jax.lax.conv_general_dilated))
+    assert found.dtype == jnp.bool_
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("padding", ["SAME", [(2, 0), (-1, 3)]])
+def test_flip_kernel_is_a_convolution(padding, rng):
+    """The layer of the flipped kernel; in the relation, D has the other sign."""
+    x, w = integers(rng, 2, 4, 7, 8), integers(rng, 6, 4, 3, 2)
+    layer = partial(jaxconv.lax.conv_general_dilated, window_strides=(2, 1), padding=padding, rhs_dilation=(1, 2))
+    expected = layer(x, jnp.flip(w, (2, 3)))
+    for method in ("direct", "shifts"):
+        np.testing.assert_array_equal(layer(x, w, flip_kernel=True, method=method), expected)
+    [plan] = jaxconv.plan(partial(layer, flip_kernel=True), x, w)
+    assert [axis.D for axis in plan.problem.axes] == [-1, -2]
 
 
 def test_zero_spatial_axes_are_a_matrix_product(rng):

@@ -9,7 +9,7 @@ from jaxconv.engines import ENGINES
 from jaxconv.planner import Wishes, candidates, choose, parse_wishes
 from jaxconv.primitive import contract
 from jaxconv.problem import Axis, Problem, Triple
-from tests.problems import PASSES, PROBLEMS, operands, wide
+from tests.problems import PASSES, PROBLEMS, operands
 
 LAYER = Problem((Axis(32, 3, 32, p=1), Axis(32, 3, 32, p=1)), n=4, c=8, m=8)
 LONG = Problem((Axis(1 << 16, 1 << 12, 1 << 16, p=1 << 11),))
@@ -120,6 +120,27 @@ def test_plan_finds_every_contraction():
     assert len(jaxconv.plan(jax.grad(f), parameters, x)) == 2 * 3  # two layers, three passes
 
 
+def test_plan_shows_a_refusal_of_a_later_pass():
+    def f(x):
+        return jaxconv.convolve(x, jnp.ones(2), method={"input": "fft"}, accuracy="elementwise")
+
+    [found] = jaxconv.plan(f, jnp.ones(3))
+    assert found.engines == {"forward": "shifts", "input": None, "kernel": "shifts"}
+    assert "input pass (method='fft' forced)" in str(found)
+
+
+def test_plan_takes_keywords():
+    x = jax.ShapeDtypeStruct((9,), jnp.float32)
+    [found] = jaxconv.plan(jaxconv.convolve, x, h=x, mode="same")
+    assert found.problem.axes[0].O == 9
+
+
+def test_elementwise_asks_for_the_highest_precision():
+    highest = jax.lax.Precision.HIGHEST
+    assert parse_wishes("test", accuracy="elementwise").precision == (highest, highest)
+    assert parse_wishes("test", accuracy="elementwise", precision="default").precision != (highest, highest)
+
+
 def test_plan_of_a_problem_and_of_nothing():
     [found] = jaxconv.plan(LAYER, platform="gpu")
     assert found.platform == "gpu"
@@ -132,4 +153,3 @@ def test_every_row_has_a_plan():
         [found] = jaxconv.plan(problem)
         assert set(found.engines) == set(PASSES), name
         assert len(str(found).splitlines()) == 4 + len(problem.axes) + 3 * len(ENGINES)
-        assert wide(problem) in (True, False)

@@ -300,20 +300,55 @@ def test_sharded_inputs(spec, method):
 
 
 @pytest.mark.parametrize("check_vma", [True, False])
-def test_shard_map(check_vma):
+@pytest.mark.parametrize("method", ["direct", "shifts", "fft"])
+@pytest.mark.parametrize("taps", [3, 65], ids=["unrolled", "looped"])
+def test_shard_map(taps, method, check_vma):
     """A batch in parts, the kernel whole: its gradient is summed over the parts."""
-    problem = Problem((Axis(8, 3, 8, p=1),), n=4, c=2, m=2)
+    problem = Problem((Axis(72, taps, 72, p=taps // 2),), n=4, c=2, m=2)
     part = Problem(problem.axes, n=2, c=2, m=2)
-    x, w = operands(problem)
+    rng = np.random.default_rng(0)
+    x, w = (rng.integers(-2, 3, shape).astype(np.float32) for shape in (problem.x_shape, problem.w_shape))
     mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Auto,))
     mapped = jax.shard_map(
-        partial(contract, part), mesh=mesh, in_specs=(P("d"), P()), out_specs=P("d"), check_vma=check_vma
-    )
-    np.testing.assert_allclose(mapped(x, w), contract(problem, x, w), rtol=1e-6)
-    gradients = jax.grad(lambda x, w: (mapped(x, w) ** 2).sum(), (0, 1))(x, w)
-    expected = jax.grad(lambda x, w: (contract(problem, x, w) ** 2).sum(), (0, 1))(x, w)
-    for a, b in zip(gradients, expected, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+        lambda x, w: contract(part, x, w, Wishes(method, method, method)),
+        mesh=mesh, in_specs=(P("d"), P()), out_specs=P("d"), check_vma=check_vma,
+    )  # fmt: skip
+    y, vjp = jax.vjp(mapped, x, w)
+    truth = reference(problem, x, w)
+    dy = np.round(truth / 16)
+    gradients = vjp(dy.astype(np.float32))
+    # Integers below 2**24: only the FFT rounds, and not by half of one.
+    np.testing.assert_array_equal(np.round(y), truth)
+    np.testing.assert_array_equal(np.round(gradients[0]), reference(problem.input_pass, dy, w))
+    np.testing.assert_array_equal(np.round(gradients[1]), reference(problem.kernel_pass, x, dy))
+
+
+def test_a_partly_manual_explicit_mesh_is_refused():
+    mesh = jax.make_mesh((2, 1), ("d", "e"), axis_types=(AxisType.Explicit,) * 2)
+    with jax.set_mesh(mesh):
+        mapped = jax.shard_map(
+            lambda x, w: jaxconv.lax.conv(x, w, (1,), "SAME"),
+            in_specs=(P("d"), P()), out_specs=P("d"), axis_names={"d"},
+        )  # fmt: skip
+        with pytest.raises(NotImplementedError, match="Map over all axes of the mesh"):
+            jax.jit(mapped)(jnp.ones((4, 1, 8)), jnp.ones((1, 1, 3)))
+
+
+def test_without_jit():
+    with jax.disable_jit():
+        assert jaxconv.convolve(jnp.ones(3), jnp.ones(2)).tolist() == [1, 2, 2, 1]
+        gradient = jax.grad(lambda x: jaxconv.convolve(x, jnp.ones(2)).sum())(jnp.ones(3))
+    assert gradient.tolist() == [2, 2, 2]
+
+
+def test_strict_promotion():
+    """The engines' own arithmetic does not depend on the caller's promotion mode."""
+    x, h = jnp.ones(6, jnp.bfloat16), jnp.ones(3, jnp.bfloat16)
+    with jax.numpy_dtype_promotion("strict"):
+        for method in ("direct", "shifts", "fft"):
+            assert jaxconv.convolve(x, h, "valid", method).tolist() == [3] * 4
+        with pytest.raises(TypeError, match="no common type"):
+            jaxconv.convolve(x, jnp.ones(3))
 
 
 @pytest.mark.parametrize("given", [True, False])

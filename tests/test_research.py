@@ -40,10 +40,10 @@ def test_small(script, tmp_path):
 
 
 def test_twins(tmp_path):
-    """In full but for the seeds: its verdicts are those of the demo."""
-    done = run("twins", "--out", str(tmp_path), "--seeds", "2", "--epochs", "4")
-    assert "on one engine the final kernels are flips of each other, to the last bit" in done.stdout
-    assert done.stdout.count("- holds: on one engine") == 2
+    """In full, as in the demo: every verdict holds."""
+    done = run("twins", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("- holds: ") == 6
     assert (tmp_path / "twins.png").stat().st_size > 10_000
 
 

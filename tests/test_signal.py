@@ -73,6 +73,8 @@ def test_booleans_are_numpys():
     y = jaxconv.convolve(x, h)
     assert y.dtype == jnp.bool_
     np.testing.assert_array_equal(y, np.convolve(x, h))
+    counts = jaxconv.convolve(x, h, preferred_element_type=jnp.int32)
+    np.testing.assert_array_equal(counts, np.convolve(x.astype(int), h.astype(int)))
 
 
 def test_numpys_alignment_where_it_agrees(rng):

@@ -5,7 +5,6 @@ An engine is one algorithm for `y = contract(problem, x, w)`. It says when it ca
 computes (`run`). It never chooses; the planner does, and computes nothing.
 """
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -30,6 +29,8 @@ class Engine:
         `accumulator(problem)`, and before y is rounded to its own type,
         |y' - y| <= u * (a * sum |x||w| + b * norm(x) * norm(w)), to first order in u, the
         sum over the terms of that element, the norms over the n, g and the g, m it reads.
+        On accelerators it is the bound at precision 'highest', which accuracy='elementwise' asks
+        for; below that, and where cuDNN picks an algorithm of its own, it has not been derived.
     """
 
     name: str
@@ -44,18 +45,24 @@ def accumulator(problem: Problem):
     """The dtype in which to sum: the widest of x, w and y, and at least float32; y's own for integers."""
     if problem.is_exact:
         return jnp.dtype(problem.dtypes.y)
-    return functools.reduce(jnp.promote_types, problem.dtypes, jnp.dtype(jnp.float32))
+    doubled = any(jnp.dtype(dtype).name in ("float64", "complex128") for dtype in problem.dtypes)
+    if problem.is_complex:
+        return jnp.dtype(jnp.complex128 if doubled else jnp.complex64)
+    return jnp.dtype(jnp.float64 if doubled else jnp.float32)
 
 
 # A sum of t products in any order has an error of at most t*u*sum|x||w| (Higham, Accuracy
 # and Stability, 3.1). A complex product by three or four real ones sums up to two real
 # products of t terms, of sums of parts: each part of y is within (t+3)*u*2*sqrt(2)*sum|x||w|,
-# so y is within 4*(t+3)*u*sum|x||w|.
+# so y is within 4*(t+3)*u*sum|x||w|. Integers that are summed in a floating type are rounded
+# once each on the way in: two units more.
 def summation_error(problem: Problem, terms: int) -> float:
     """The factor a of `Engine.error` for sums of `terms` products in any order."""
     if problem.is_exact:
         return 0.0
-    return 4.0 * (terms + 3) if problem.is_complex else float(terms)
+    if problem.is_complex:
+        return 4.0 * (terms + 3)
+    return terms + 2.0 * any(jnp.issubdtype(dtype, jnp.integer) for dtype in problem.dtypes)
 
 
 def oriented(problem: Problem, w: Array, kernel_sign: int) -> tuple[Problem, Array, Callable[[Array], Array]]:

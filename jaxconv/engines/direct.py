@@ -48,9 +48,7 @@ def run(problem: Problem, x: Array, w: Array, precision=None) -> Array:
     ly = _merged_layout(problem, problem.layouts.y, "g", "m")
 
     dtype = accumulator(problem)
-    operand = jnp.promote_types(x.dtype, w.dtype)
-    if not jnp.issubdtype(operand, jnp.inexact):
-        operand = dtype
+    operand = x.dtype if x.dtype == w.dtype and jnp.issubdtype(x.dtype, jnp.inexact) else dtype
     spatial = problem.spatial
     y = lax.conv_general_dilated(
         x.astype(operand),

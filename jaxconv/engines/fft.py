@@ -163,10 +163,11 @@ def _wanted(z: Array, d: int, axis: Axis, span: Span) -> Array:
 # A pass of radix r sums r products, each with a twiddle factor: in the 2-norm, its relative
 # error is at most e(r) = sqrt(r)*2*sqrt(2)*(r + 4) units (sqrt(r) = norm(|F|)/norm(F); the
 # complex products by summation_error's argument; 4 for twiddle factor and its rounding),
-# and e, the transform's, is their sum. By Cauchy's inequality the two forward transforms
-# contribute 2*e*norm(x)*norm(w) to any element, the sum over c another 4*(c+3), and the
-# inverse e*norm(z), norm(z) <= norm1(w)*norm(x) <= sqrt(K)*norm(w)*norm(x); K and I are
-# interchangeable here.
+# and e, the transform's, is their sum over the prime factors of N. (Butterflies of composite
+# radix are taken to be made of smaller ones, as those of XLA's FFT on CPU, DUCC, are.) By
+# Cauchy's inequality the two forward transforms contribute 2*e*norm(x)*norm(w) to any element,
+# the sum over c another 4*(c+3), and the inverse e*norm(z), where norm(z) <= norm1(w)*norm(x)
+# <= sqrt(K)*norm(w)*norm(x); K and I are interchangeable here.
 def error(problem: Problem) -> tuple[float, float]:
     spans = _spans(problem) or []
     lengths = [span.length for span in spans if span.length > 1]

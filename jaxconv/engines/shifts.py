@@ -90,8 +90,7 @@ def _over_taps(problem: Problem, v: Array, w: Array, precision) -> Array:
 
     if prod(K) <= UNROLLED:
         return reduce(operator.add, map(term, product(*map(range, K))))
-    zero = jnp.zeros(problem.y_shape, v.dtype)
-    return lax.fori_loop(0, prod(K), lambda t, y: y + term(jnp.unravel_index(t, K)), zero)
+    return lax.fori_loop(1, prod(K), lambda t, y: y + term(jnp.unravel_index(t, K)), term([0] * len(K)))
 
 
 def _over_outputs(problem: Problem, v: Array, w: Array, precision) -> Array:
