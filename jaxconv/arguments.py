@@ -67,7 +67,7 @@ def frozen(call: str, name: str, value: Any) -> Any:
     except TypeError as e:
         raise TypeError(
             f"`{call}` got {name} of type {type(value).__name__}: it must be known when the call is traced. "
-            "Pass Python integers, strings or tuples of them."
+            "Pass Python integers, strings or tuples of them, under `jax.jit` as static arguments."
         ) from e
     return value
 
@@ -111,7 +111,7 @@ def integers(call: str, name: str, value, count: int, least: int | None = None) 
     except TypeError as e:
         raise TypeError(
             f"`{call}` got {name}={value!r}: it must be a sequence of {count} integers, one for each spatial axis. "
-            f"Pass {name}={(1,) * count!r}, for example."
+            "Pass a tuple of integers."
         ) from e
     if len(result) != count:
         raise ValueError(

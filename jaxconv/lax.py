@@ -338,10 +338,10 @@ def _problem(
     n, c = (lhs.shape[d] for d in dims.lhs_spec[:2])
     m, cw = (rhs.shape[d] for d in dims.rhs_spec[:2])
     rule, remedy = "", f"Change {name} or the shapes."
-    if c % feature_groups or c // feature_groups != cw:
-        rule = (
-            f"the {c} input features in {feature_groups} group(s) must be as many as the kernel's {cw} input features"
-        )
+    if c % feature_groups:
+        rule = f"the {c} input features must be a multiple of {name}={groups}"
+    elif c // feature_groups != cw:
+        rule = f"the input has {c // feature_groups} features in each group, and the kernel {cw}: they must be as many"
         remedy = f"Pass a kernel of {c // feature_groups} input features, or check dimension_numbers."
     elif m % groups:
         rule = f"the kernel's {m} output features must be a multiple of {name}={groups}"

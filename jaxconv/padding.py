@@ -169,7 +169,8 @@ def extend(call: str, x, axes: tuple[Axis, ...], boundary: str, outside: bool = 
     """
     if not isinstance(boundary, str) or boundary not in BOUNDARIES:
         raise ValueError(
-            f"`{call}` got boundary={boundary!r}: the boundaries are {', '.join(map(repr, BOUNDARIES))}. Pass one."
+            f"`{call}` got boundary={boundary!r}: the boundaries are {', '.join(map(repr, BOUNDARIES))}. "
+            "Pass one; SciPy's 'symm' is 'reflect', its 'fill' is 'constant'."
         )
     widths = [axis.reach for axis in axes]
     if BOUNDARIES[boundary] == "constant" or not outside or not x.size or not any(map(any, widths)):

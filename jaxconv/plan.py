@@ -9,10 +9,12 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from jaxconv.planner import PASSES, Candidate, Wishes, candidates
 from jaxconv.problem import Problem
 
+DERIVATIVES = {"forward": "", "input": ", if differentiated in x", "kernel": ", if differentiated in w"}
+
 
 @dataclass(frozen=True)
 class Plan:
-    """One Problem's three passes on a platform. Printed, it is a table.
+    """One Problem's three passes on a platform. Printed, it is a table; "->" marks the choice.
 
     candidates: for each pass ('forward', 'input', 'kernel') every engine's answer, the cheapest
         that may run first.
@@ -55,14 +57,17 @@ class Plan:
     def __str__(self) -> str:
         problem = self.problem
         sizes = " ".join(f"{letter}={getattr(problem, letter)}" for letter in "ngcm")
-        lines = [f"{sizes}, {problem.dtypes.y}, on {self.platform}; L*i + p = S*o + D*k with"]
+        signs = {"correlation" if axis.D > 0 else "convolution" for axis in problem.axes}
+        name = " and ".join(sorted(signs)) or "product"
+        lines = [f"{name}, {sizes}, {problem.dtypes.y}, on {self.platform}; L*i + p = S*o + D*k with"]
         for axis in problem.axes:
             sum_x = f"{axis.L}*i + {axis.p}".replace("+ -", "- ")
             sum_y = f"{axis.S}*o + {axis.D}*k".replace("+ -", "- ")
             lines.append(f"  {sum_x} = {sum_y},  I={axis.I} K={axis.K} O={axis.O}")
         for name, answers in self.candidates.items():
             forced = self._passes[name][1].forward
-            lines.append(f"{name} pass" + (f" (method={forced!r} forced)" if forced != "auto" else ""))
+            remark = f" (method={forced!r} forced)" if forced != "auto" else ""
+            lines.append(f"{name} pass{DERIVATIVES[name]}{remark}")
             for c in answers:
                 mark = "->" if c.engine.name == self.engines[name] else "  "
                 answer = c.refusal or f"about {1e3 * (c.seconds or 0):.3g} ms"
@@ -70,17 +75,44 @@ class Plan:
         return "\n".join(lines)
 
 
-def plan(f: Callable | Problem, *args, platform: str | None = None, **kwargs) -> list[Plan]:
+class Plans(tuple[Plan, ...]):
+    """The plans of a call. Printed, one table below the other."""
+
+    def __repr__(self) -> str:
+        return "\n\n".join(map(str, self)) or "no contraction"
+
+
+def plan(f: Callable | Problem, *args, platform: str | None = None, **kwargs) -> Plans:
     """The plans of every contraction in the call `f(*args, **kwargs)`, in the order of execution.
 
     `f` may be one of jaxconv's functions or any function that calls them: it is traced, not
     run, and arrays may be `jax.ShapeDtypeStruct`s, in keywords too. A gradient is a call like any other. Where `f`
     is a Problem, the plan is its own. `platform` is "cpu", "gpu" or "tpu", by default JAX's own.
 
+    Parameters
+    ----------
+    f : a function, or a Problem
+    *args, **kwargs : its arguments; leaves with a shape and a dtype are traced, others kept
+    platform : "cpu" | "gpu" | "tpu"
+
+    Returns
+    -------
+    Plans
+        A tuple of `Plan`, empty where f contracts nothing. Estimates are in seconds.
+
+    Raises
+    ------
+    ValueError
+        An unknown platform; and whatever the call itself would raise.
+    TypeError
+        f is neither a function nor a Problem.
+
     >>> import jaxconv, numpy as np
-    >>> [found] = plan(jaxconv.correlate, np.zeros((64, 64)), np.zeros((3, 3)), "same")
-    >>> sorted(found.engines)
-    ['forward', 'input', 'kernel']
+    >>> [found] = plan(jaxconv.correlate, np.zeros((64, 64), int), np.zeros((3, 3), int), "same", platform="cpu")
+    >>> found.engines["forward"]
+    'shifts'
+
+    Source: the separation of problem and plan is FFTW's (Frigo and Johnson, 2005).
     """
     platform = platform or jax.default_backend()
     if platform not in ("cpu", "gpu", "tpu"):
@@ -88,7 +120,7 @@ def plan(f: Callable | Problem, *args, platform: str | None = None, **kwargs) ->
             f"`jaxconv.plan` got platform={platform!r}: the platforms are 'cpu', 'gpu' and 'tpu'. Pass one of them."
         )
     if isinstance(f, Problem):
-        return [Plan(f, Wishes(), platform)]
+        return Plans([Plan(f, Wishes(), platform)])
     if not callable(f):
         raise TypeError(
             f"`jaxconv.plan(f, *args)` got f of type {type(f).__name__}: it must be a function or a Problem. "
@@ -105,7 +137,8 @@ def plan(f: Callable | Problem, *args, platform: str | None = None, **kwargs) ->
         return f(*args, **kwargs)
 
     arrays = [leaf for leaf, traced in zip(leaves, is_array, strict=True) if traced]
-    return [Plan(problem, wishes, platform) for problem, wishes in _contractions(jax.make_jaxpr(call)(*arrays).jaxpr)]
+    jaxpr = jax.make_jaxpr(call)(*arrays).jaxpr
+    return Plans(Plan(problem, wishes, platform) for problem, wishes in _contractions(jaxpr))
 
 
 def _contractions(jaxpr: Jaxpr) -> Iterator[tuple[Problem, Wishes]]:

@@ -47,7 +47,9 @@ def convolve(
         array lies inside the longer.
     method : 'auto' | 'direct' | 'shifts' | 'fft', or a mapping from pass to one of these
         How to compute it, and its derivatives: the passes are 'forward', 'input' and 'kernel'.
-        A forced method is honoured, or refused with a reason.
+        A forced method is honoured, or refused with a reason. 'auto' takes the cheapest that
+        `accuracy` admits: often the FFT for long kernels, whose error is relative to the largest
+        values of x, and which spreads a NaN of x everywhere.
     boundary : 'constant' | 'reflect' | 'mirror' | 'nearest' | 'wrap'
         What lies outside x in modes 'full' and 'same', by `scipy.ndimage`'s names; the default
         is zeros. The extension repeats, so h may be longer than x.

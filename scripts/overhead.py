@@ -19,6 +19,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import typer
 
 import jaxconv
 
@@ -100,6 +101,7 @@ def trace_and_compile(problem, convolution, arrays) -> tuple[float, float]:
 
 
 def main() -> None:
+    """Measure, print a Markdown table, and write it to out/overhead.md."""
     rows = []
     imports("jaxconv")  # writes the bytecode
     theirs, ours = alternating(lambda: imports("jax, jax.numpy"), lambda: imports("jaxconv"), 7)
@@ -142,4 +144,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

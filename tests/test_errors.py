@@ -55,9 +55,9 @@ CALLS = {
         lambda: contract(Problem((Axis(8, 3, 6),)), x1, h1), ValueError, "float32[8]", "float32[1, 1, 1, 8]",
     ),
     # features and groups
-    "features": (lambda: layer(rhs=w[:, :3]), ValueError, "the 4 input features", "kernel's 3 input features"),
-    "features, NHWC": (lambda: layer(dimension_numbers=NHWC), ValueError, "the 8 input features", "check dimension_numbers"),
-    "feature groups": (lambda: layer(feature_group_count=3), ValueError, "in 3 group(s)", "Pass a kernel"),
+    "features": (lambda: layer(rhs=w[:, :3]), ValueError, "the input has 4 features in each group, and the kernel 3", "Pass a kernel of 4"),
+    "features, NHWC": (lambda: layer(dimension_numbers=NHWC), ValueError, "the input has 8 features", "check dimension_numbers"),
+    "feature groups": (lambda: layer(feature_group_count=3), ValueError, "the 4 input features", "multiple of feature_group_count=3"),
     "output groups": (
         lambda: layer(rhs=jnp.ones((5, 2, 3, 3)), feature_group_count=2), ValueError, "kernel's 5 output", "multiple",
     ),

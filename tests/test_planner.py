@@ -96,7 +96,9 @@ def test_plan_of_a_call():
     assert found.engines == {"forward": "shifts", "input": "shifts", "kernel": "shifts"}
     assert list(found.candidates) == ["forward", "input", "kernel"]
     text = str(found)
+    assert text.startswith("correlation, n=1 g=1 c=1 m=1, float32, on cpu")
     assert "forward pass (method='shifts' forced)" in text
+    assert "kernel pass, if differentiated in w (method" in text
     assert "1*i + 1 = 1*o + 1*k,  I=64 K=3 O=64" in text
     assert text.count("-> shifts") == 3
 
@@ -126,7 +128,7 @@ def test_plan_shows_a_refusal_of_a_later_pass():
 
     [found] = jaxconv.plan(f, jnp.ones(3))
     assert found.engines == {"forward": "shifts", "input": None, "kernel": "shifts"}
-    assert "input pass (method='fft' forced)" in str(found)
+    assert "input pass, if differentiated in x (method='fft' forced)" in str(found)
 
 
 def test_plan_takes_keywords():
@@ -145,7 +147,9 @@ def test_plan_of_a_problem_and_of_nothing():
     [found] = jaxconv.plan(LAYER, platform="gpu")
     assert found.platform == "gpu"
     assert found.problem is LAYER
-    assert jaxconv.plan(jnp.sin, 1.0) == []
+    assert jaxconv.plan(jnp.sin, 1.0) == ()
+    assert repr(jaxconv.plan(jnp.sin, 1.0)) == "no contraction"
+    assert repr(jaxconv.plan(LAYER)) == str(jaxconv.plan(LAYER)[0])
 
 
 def test_every_row_has_a_plan():

@@ -6,7 +6,7 @@ computes (`run`). It never chooses; the planner does, and computes nothing.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -35,10 +35,10 @@ class Engine:
 
     name: str
     elementwise: bool
-    refusal: Callable[[Problem, str | None], str | None]
-    cost: Callable[[Problem, str], float]
-    run: Callable[..., Array]
-    error: Callable[[Problem], tuple[float, float]]
+    refusal: Callable[[Problem, str | None], str | None] = field(repr=False)
+    cost: Callable[[Problem, str], float] = field(repr=False)
+    run: Callable[..., Array] = field(repr=False)
+    error: Callable[[Problem], tuple[float, float]] = field(repr=False)
 
 
 def accumulator(problem: Problem):
