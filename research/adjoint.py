@@ -100,15 +100,16 @@ def judge(x, h, r, dtype: str, engine) -> list[tuple[str, float, float]]:
 
 
 def main(
-    size: Annotated[int, typer.Option(help="Side of the photograph's central part.")] = 128,
+    size: Annotated[int, typer.Option(help="Side of the photograph's central part, at most 512.")] = 512,
     kernel: Annotated[int, typer.Option(help="Side of the kernel, odd.")] = 7,
     limit: Annotated[float, typer.Option(help="The ulps that no difference may exceed.")] = 16,
-    seed: int = 0,
-    out: Path = Path("out"),
+    seed: Annotated[int, typer.Option(help="Of the kernel and of r.")] = 0,
+    out: Annotated[Path, typer.Option(help="The folder of the results.")] = Path("out"),
 ) -> None:
     """Certify the theorem with every engine in float32 and float64; write OUT/adjoint.md."""
     if kernel % 2 == 0 or not 0 < kernel <= size <= 512:
         raise typer.BadParameter("--kernel must be odd, and 0 < kernel <= size <= 512 (the photograph's side)")
+    out.mkdir(parents=True, exist_ok=True)
     console = Console(record=True, width=110, markup=False, highlight=False)
     console.print("# The gradient of correlation is convolution\n")
     console.print(f"skimage's `camera`, central {size}x{size} pixels; kernel {kernel}x{kernel} and r normal.")
@@ -134,7 +135,6 @@ def main(
     signs = [e.params["problem"].axes[0].D for e in jaxpr.jaxpr.eqns if e.primitive.name == "contract"]
     console.print(f"In the jaxpr of the gradient, D of the layer and of its input pass: {signs}. D > 0 is correlation,")
     console.print("D < 0 is convolution.")
-    out.mkdir(parents=True, exist_ok=True)
     (out / "adjoint.md.part").write_text(console.export_text())
     os.replace(out / "adjoint.md.part", out / "adjoint.md")
     if failures:

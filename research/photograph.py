@@ -8,7 +8,7 @@ finds the same map.
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -36,12 +36,13 @@ def edges(x):
 def main(
     name: Annotated[str, typer.Option(help=f"One of {', '.join(PHOTOGRAPHS)}.")] = "camera",
     passes: Annotated[int, typer.Option(help="How often to smooth.", min=1)] = 3,
-    method: Annotated[str, typer.Option(help="auto, direct, shifts or fft.")] = "auto",
-    out: Path = Path("out"),
+    method: Annotated[Literal["auto", "direct", "shifts", "fft"], typer.Option(help="The engine.")] = "auto",
+    out: Annotated[Path, typer.Option(help="The folder of the results.")] = Path("out"),
 ) -> None:
     """Smooth a photograph and draw its gradient maps into OUT/photograph.png."""
     if name not in PHOTOGRAPHS:
         raise typer.BadParameter(f"--name {name}: choose one of {', '.join(PHOTOGRAPHS)}")
+    out.mkdir(parents=True, exist_ok=True)
     console = Console(record=True, width=110, markup=False, highlight=False)
     x = jnp.asarray(getattr(skimage.data, name)(), jnp.float32) / 255
     smooth = x
@@ -80,7 +81,6 @@ def main(
         frame.imshow(image, cmap=colours, vmin=low, vmax=1 if title in ("photograph", panels[1][1]) else span)
         frame.set_title(title)
         frame.axis("off")
-    out.mkdir(parents=True, exist_ok=True)
     figure.savefig(out / "photograph.png.part", dpi=100, format="png")
     os.replace(out / "photograph.png.part", out / "photograph.png")
     (out / "photograph.md.part").write_text(console.export_text())

@@ -12,6 +12,7 @@ dyadic fractions, so everything must be equal, not close.
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
@@ -90,7 +91,7 @@ def two_dimensions(console: Console) -> None:
     )
 
 
-def main(out: Path = Path("out")) -> None:
+def main(out: Annotated[Path, typer.Option(help="The folder of the results.")] = Path("out")) -> None:
     """Print the worked examples with the terms of each sum, and write them to OUT/worked_examples.md."""
     console = Console(record=True, width=110, markup=False, highlight=False)
     console.print("# Worked examples\n")
