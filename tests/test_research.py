@@ -52,8 +52,9 @@ def test_twins(tmp_path):
     [
         ("adjoint", "--kernel", "4"),
         ("photograph", "--name", "lena"),
+        ("photograph", "--method", "nope"),
         ("twins", "--epochs", "0"),
-        ("twins", "--method", "nope"),
+        ("twins", "--batch", "5000"),
     ],
 )
 def test_bad_arguments_are_named(arguments, tmp_path):
