@@ -105,8 +105,10 @@ def test_full_with_a_boundary_is_convolve2ds(boundary, rng):
     np.testing.assert_array_equal(jaxconv.convolve(x, h, "full", boundary=name), expected)
 
 
-def test_valid_ignores_the_boundary(rng):
-    x, h = rng.integers(-9, 9, 5), rng.integers(-9, 9, 3)
+@pytest.mark.parametrize(("N", "M"), [(5, 3), (3, 5)])
+def test_valid_ignores_the_boundary(N, M, rng):
+    """Also where the kernel is the longer one, and reaches beyond the input."""
+    x, h = rng.integers(-9, 9, N), rng.integers(-9, 9, M)
     np.testing.assert_array_equal(
         jaxconv.correlate(x, h, "valid", boundary="wrap"), scipy.signal.correlate(x, h, "valid", method="direct")
     )

@@ -86,6 +86,13 @@ def test_extended_and_reach(axis, low, high):
     assert {(i + 2, k, o) for i, k, o in full} == more
 
 
+def test_the_reach_is_no_longer_than_needed():
+    assert Axis(I=3, K=1, O=1, L=2, p=1).reach == (0, 0)  # asks for position -1/2, which there is not
+    assert Axis(I=3, K=1, O=1, L=2, p=2).reach == (1, 0)
+    assert Axis(I=3, K=3, O=3, p=1).reach == (1, 1)
+    assert Axis(I=3, K=3, O=1).reach == (0, 0)
+
+
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_problem_passes_are_involutions(name):
     problem = PROBLEMS[name]
