@@ -323,6 +323,22 @@ def test_shard_map(taps, method, check_vma):
     np.testing.assert_array_equal(np.round(gradients[1]), reference(problem.kernel_pass, x, dy))
 
 
+def test_shard_map_over_kernels():
+    """The kernel in parts, the input whole."""
+    problem = Problem((Axis(8, 3, 8, p=1),), n=2, c=2, m=4)
+    part = Problem(problem.axes, n=2, c=2, m=2)
+    rng = np.random.default_rng(0)
+    x, w = (rng.integers(-2, 3, shape).astype(np.float32) for shape in (problem.x_shape, problem.w_shape))
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Auto,))
+    specs = (P(), P(None, "d")), P(None, None, "d")
+    mapped = jax.shard_map(partial(contract, part), mesh=mesh, in_specs=specs[0], out_specs=specs[1])
+    y, vjp = jax.vjp(mapped, x, w)
+    np.testing.assert_array_equal(y, reference(problem, x, w))
+    dx, dw = vjp(y)
+    np.testing.assert_array_equal(dx, reference(problem.input_pass, y, w))
+    np.testing.assert_array_equal(dw, reference(problem.kernel_pass, x, y))
+
+
 def test_a_partly_manual_explicit_mesh_is_refused():
     mesh = jax.make_mesh((2, 1), ("d", "e"), axis_types=(AxisType.Explicit,) * 2)
     with jax.set_mesh(mesh):
