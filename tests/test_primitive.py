@@ -347,7 +347,8 @@ def test_a_partly_manual_explicit_mesh_is_refused():
             in_specs=(P("d"), P()), out_specs=P("d"), axis_names={"d"},
         )  # fmt: skip
         with pytest.raises(NotImplementedError, match="Map over all axes of the mesh"):
-            jax.jit(mapped)(jnp.ones((4, 1, 8)), jnp.ones((1, 1, 3)))
+            x = jax.device_put(jnp.ones((4, 1, 8)), NamedSharding(mesh, P("d")))
+            jax.jit(mapped)(x, jax.device_put(jnp.ones((1, 1, 3)), NamedSharding(mesh, P())))
 
 
 def test_without_jit():
