@@ -346,9 +346,10 @@ def test_a_partly_manual_explicit_mesh_is_refused():
             lambda x, w: jaxconv.lax.conv(x, w, (1,), "SAME"),
             in_specs=(P("d"), P()), out_specs=P("d"), axis_names={"d"},
         )  # fmt: skip
+        x = jax.device_put(jnp.ones((4, 1, 8)), NamedSharding(mesh, P("d")))
+        w = jax.device_put(jnp.ones((1, 1, 3)), NamedSharding(mesh, P()))
         with pytest.raises(NotImplementedError, match="Map over all axes of the mesh"):
-            x = jax.device_put(jnp.ones((4, 1, 8)), NamedSharding(mesh, P("d")))
-            jax.jit(mapped)(x, jax.device_put(jnp.ones((1, 1, 3)), NamedSharding(mesh, P())))
+            jax.jit(mapped)(x, w)
 
 
 def test_without_jit():
