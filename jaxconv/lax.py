@@ -223,7 +223,7 @@ def _correlate(
         axes = tuple(axis.kernel_flipped for axis in axes)
     problem, shape = _problem(call, lhs, rhs, dims, axes, feature_group_count, batch_group_count, preferred)
     _check_sharding(call, out_sharding, lhs.ndim)
-    return _contract(lhs, rhs, problem, shape, wishes, out_sharding)
+    return _contract(lhs, rhs, problem, shape, wishes, out_sharding, preferred)
 
 
 @partial(jax.jit, static_argnums=range(2, 11), inline=True)
@@ -262,7 +262,7 @@ def _correlate_transpose(
         out, feature, *spatial = dims.rhs_spec
         dims = dims._replace(rhs_spec=(feature, out, *spatial))
     problem, shape = _problem(call, lhs, rhs, dims, axes, 1, 1, preferred)
-    return _contract(lhs, rhs, problem, shape, wishes, None)
+    return _contract(lhs, rhs, problem, shape, wishes, None, preferred)
 
 
 # The pads of the dilated input that undo those of a layer with kernel extent k (dilated)
@@ -392,8 +392,10 @@ def _check_sharding(call: str, out_sharding, rank: int) -> None:
         )
 
 
-def _contract(lhs: Array, rhs: Array, problem: Problem, shape: tuple[int, ...], wishes: Wishes, out_sharding) -> Array:
-    logical = lhs.dtype == jnp.bool_ and problem.dtypes.y == "int32"
+def _contract(
+    lhs: Array, rhs: Array, problem: Problem, shape: tuple[int, ...], wishes: Wishes, out_sharding, preferred
+) -> Array:
+    logical = lhs.dtype == jnp.bool_ and preferred is None
 
     def run(lhs, rhs):
         x, w = lhs.astype(problem.dtypes.x), rhs.astype(problem.dtypes.w)

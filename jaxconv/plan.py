@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from jaxconv.planner import PASSES, Candidate, Wishes, candidates
+from jaxconv.planner import Candidate, Wishes, candidates
 from jaxconv.problem import Problem
 
 DERIVATIVES = {"forward": "", "input": ", if differentiated in x", "kernel": ", if differentiated in w"}
@@ -28,17 +28,11 @@ class Plan:
     @property
     def _passes(self) -> dict[str, tuple[Problem, Wishes]]:
         problem, wishes = self.problem, self.wishes
-        return dict(
-            zip(
-                PASSES,
-                (
-                    (problem, wishes),
-                    (problem.input_pass, wishes.input_pass),
-                    (problem.kernel_pass, wishes.kernel_pass),
-                ),
-                strict=True,
-            )
-        )
+        return {
+            "forward": (problem, wishes),
+            "input": (problem.input_pass, wishes.input_pass),
+            "kernel": (problem.kernel_pass, wishes.kernel_pass),
+        }
 
     @property
     def candidates(self) -> dict[str, list[Candidate]]:

@@ -114,7 +114,8 @@ def correlate(
 
     Parameters and errors are those of `convolve`, but for the alignment: 'full' has
     N + M - 1 positions (centre M-1: the lags from -(M-1) to N-1), 'same' N (centre M//2),
-    'valid' |N - M| + 1. h is conjugated where it is complex.
+    'valid' |N - M| + 1. h is conjugated where it is complex. Returns an Array; raises ValueError
+    and TypeError as `convolve` does.
 
     Source: scipy.signal.correlate.
     """

@@ -172,6 +172,9 @@ def test_booleans_equal_lax(rng):
     found, expected = (f(x, w, (1,), "SAME") for f in (jaxconv.lax.conv_general_dilated, jax.lax.conv_general_dilated))
     assert found.dtype == jnp.bool_
     np.testing.assert_array_equal(found, expected)
+    counts = jaxconv.lax.conv_general_dilated(x, w, (1,), "SAME", preferred_element_type=jnp.int32)
+    assert counts.dtype == jnp.int32
+    np.testing.assert_array_equal(counts, jaxconv.lax.conv(x.astype(int), w.astype(int), (1,), "SAME"))
 
 
 @pytest.mark.parametrize("padding", ["SAME", [(2, 0), (-1, 3)]])
