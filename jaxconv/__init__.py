@@ -3,6 +3,8 @@
 from jaxconv import lax
 from jaxconv.plan import plan
 from jaxconv.signal import convolve, correlate
+from jaxconv.tune import tune
+from jaxconv.wisdom import wisdom
 
-__all__ = ["convolve", "correlate", "lax", "plan"]
+__all__ = ["convolve", "correlate", "lax", "plan", "tune", "wisdom"]
 __version__ = "0.1.0"

@@ -64,9 +64,15 @@ class Plan:
             lines.append(f"{name} pass{DERIVATIVES[name]}{remark}")
             for c in answers:
                 mark = "->" if c.engine.name == self.engines[name] else "  "
-                answer = c.refusal or f"about {1e3 * (c.seconds or 0):.3g} ms"
-                lines.append(f"  {mark} {c.engine.name:8}{answer}")
+                lines.append(f"  {mark} {c.engine.name:10}{c.refusal or _answer(c, self._passes[name][0])}")
         return "\n".join(lines)
+
+
+def _answer(c: Candidate, problem: Problem) -> str:
+    if problem.is_empty:
+        return "nothing to do"
+    measured = f", measured {1e3 * c.measured:.3g} ms" if c.measured is not None else ""
+    return f"about {1e3 * (c.seconds or 0):.3g} ms{measured}, {c.engine.memory(problem) / 1e6:.3g} MB between"
 
 
 class Plans(tuple[Plan, ...]):

@@ -12,8 +12,10 @@ from typing import Literal, NamedTuple
 import jax
 from jax import lax
 
+from jaxconv.costs import seconds
 from jaxconv.engines import ENGINES, Engine
 from jaxconv.problem import Problem
+from jaxconv.wisdom import Wisdom, current
 
 PASSES = ("forward", "input", "kernel")
 PRECISION_NAMES = ("default", "fastest", "bfloat16", "high", "bfloat16_3x", "tensorfloat32", "highest", "float32")
@@ -24,7 +26,7 @@ Precision = str | lax.Precision | tuple[str, str] | tuple[lax.Precision, lax.Pre
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the caller asks of the engines: a method for each pass, accuracy, precision.
+    """What the caller asks of the engines: a method for each pass, accuracy, precision; and what is measured.
 
     A transposed Problem has its passes in another order, and so have its wishes.
     """
@@ -34,6 +36,7 @@ class Wishes:
     kernel: str = "auto"
     accuracy: str = "normwise"
     precision: tuple[lax.Precision, lax.Precision] | None = None
+    wisdom: Wisdom | None = None
 
     @property
     def input_pass(self) -> "Wishes":
@@ -45,21 +48,29 @@ class Wishes:
 
 
 class Candidate(NamedTuple):
-    """An engine's answer for one Problem: a refusal, or an estimate in seconds."""
+    """An engine's answer for one Problem: a refusal, or an estimate in seconds; and what wisdom has measured."""
 
     engine: Engine
     refusal: str | None
     seconds: float | None
+    measured: float | None = None
 
 
 def candidates(problem: Problem, wishes: Wishes, platform: str) -> list[Candidate]:
-    """Every engine's answer, the cheapest that may run first, the refusals last."""
+    """Every engine's answer: those that were measured first, then by estimate, the refusals last."""
+    known = wishes.wisdom.measured(problem, platform) if wishes.wisdom else {}
     found = []
     for engine in ENGINES.values():
-        no = _refusal(engine, problem, wishes, platform)
-        seconds = 0.0 if problem.is_empty else engine.cost(problem, platform)
-        found.append(Candidate(engine, no, None if no else seconds))
-    return sorted(found, key=lambda c: (c.seconds is None, c.seconds))
+        if no := _refusal(engine, problem, wishes, platform):
+            found.append(Candidate(engine, no, None))
+            continue
+        estimate = 0.0 if problem.is_empty else seconds(engine, problem, platform)
+        found.append(Candidate(engine, None, estimate, known.get(engine.name)))
+
+    def rank(c: Candidate):
+        return c.refusal is not None, c.measured is None, c.measured or 0.0, c.seconds or 0.0
+
+    return sorted(found, key=rank)
 
 
 def choose(problem: Problem, wishes: Wishes, platform: str) -> Engine:
@@ -116,7 +127,7 @@ def parse_wishes(call: str, method: Method = "auto", accuracy: str = "normwise",
         )
     if accuracy == "elementwise" and precision is None:
         precision = "highest"
-    return Wishes(**methods, accuracy=accuracy, precision=_precision(call, precision))
+    return Wishes(**methods, accuracy=accuracy, precision=_precision(call, precision), wisdom=current())
 
 
 def _names() -> str:

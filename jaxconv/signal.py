@@ -5,9 +5,11 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
+from jaxconv import separable
 from jaxconv.arguments import as_array, common_dtype, described, frozen, output_dtype
 from jaxconv.padding import extend, mode_axes
 from jaxconv.planner import Accuracy, Method, Precision, Wishes, parse_wishes
@@ -45,9 +47,12 @@ def convolve(
         The extent of the output and its alignment, per axis: 'full' has N + M - 1 positions
         (centre 0), 'same' N (centre (M-1)//2), 'valid' |N - M| + 1, those where the shorter
         array lies inside the longer.
-    method : 'auto' | 'direct' | 'shifts' | 'fft', or a mapping from pass to one of these
-        How to compute it, and its derivatives: the passes are 'forward', 'input' and 'kernel'.
-        A forced method is honoured, or refused with a reason. 'auto' takes the cheapest that
+    method : 'auto', the name of an engine, or a mapping from pass to one of these; or 'separable'
+        How to compute it, and its derivatives: the passes are 'forward', 'input' and 'kernel'; the
+        engines are 'direct', 'shifts', 'gemm', 'winograd', 'fft' and 'overlap'. A forced method is
+        honoured, or refused with a reason. 'separable' runs along one axis after the other, for a
+        kernel that is a sum of few outer products and a NumPy array, whose values are known when the
+        function is traced; 'auto' does so where it pays. 'auto' takes the cheapest that
         `accuracy` admits: often the FFT for long kernels, whose error is relative to the largest
         values of x, and which spreads a NaN of x everywhere.
     boundary : 'constant' | 'reflect' | 'mirror' | 'nearest' | 'wrap'
@@ -79,8 +84,9 @@ def convolve(
 
     Source: scipy.signal.convolve; Oppenheim and Schafer, Discrete-Time Signal Processing, 2.3.
     """
-    wishes = parse_wishes("jaxconv.convolve", method, accuracy, precision)
-    return _apply("jaxconv.convolve", True, x, h, mode, boundary, origin, wishes, preferred_element_type)
+    return _apply(
+        "jaxconv.convolve", True, x, h, mode, method, boundary, origin, accuracy, precision, preferred_element_type
+    )
 
 
 def correlate(
@@ -119,20 +125,52 @@ def correlate(
 
     Source: scipy.signal.correlate.
     """
-    wishes = parse_wishes("jaxconv.correlate", method, accuracy, precision)
-    return _apply("jaxconv.correlate", False, x, h, mode, boundary, origin, wishes, preferred_element_type)
+    return _apply(
+        "jaxconv.correlate", False, x, h, mode, method, boundary, origin, accuracy, precision, preferred_element_type
+    )
 
 
-def _apply(call, flip: bool, x, h, mode, boundary, origin, wishes: Wishes, preferred) -> Array:
+def _apply(call, flip: bool, x, h, mode, method, boundary, origin, accuracy, precision, preferred) -> Array:
+    forced = isinstance(method, str) and method == "separable"
+    wishes = parse_wishes(call, "auto" if forced else method, accuracy, precision)
     x, h = as_array(call, "x", x), as_array(call, "h", h)
-    static = (frozen(call, name, value) for name, value in (
-        ("mode", mode), ("boundary", boundary), ("origin", origin), ("preferred_element_type", preferred)
-    ))  # fmt: skip
-    return _sum(x, h, call, flip, *static, wishes)
+    mode, boundary, origin = (
+        frozen(call, "mode", mode),
+        frozen(call, "boundary", boundary),
+        frozen(call, "origin", origin),
+    )
+    static = call, flip, mode, boundary, origin, frozen(call, "preferred_element_type", preferred), wishes
+    known = h if forced or (wishes.forward == "auto" and isinstance(h, np.ndarray) and h.ndim > 1) else None
+    if forced and not isinstance(h, np.ndarray):
+        raise ValueError(
+            f"`{call}` got method='separable' and h of type {type(h).__name__}: the kernel must be known when the "
+            "function is traced. Pass a NumPy array, and under `jax.jit` not as an argument."
+        )
+    if known is None:
+        return _sum(x, h, *static)
+    return _of_known(x, known, *static, forced)
 
 
-@partial(jax.jit, static_argnums=range(2, 9), inline=True)
-def _sum(x: Array, h: Array, call, flip: bool, mode, boundary, origin, preferred, wishes: Wishes) -> Array:
+# A NumPy array's values are known when the program is traced, so it may be a short sum of outer products.
+def _of_known(
+    x, h: np.ndarray, call, flip: bool, mode, boundary, origin, preferred, wishes: Wishes, forced: bool
+) -> Array:
+    floating = jnp.issubdtype(h.dtype, jnp.inexact) and jnp.issubdtype(common_dtype(call, x, h), jnp.inexact)
+    found = separable.terms(h if flip else h.conj(), wishes.accuracy) if floating and h.size and h.ndim else None
+    if found is None and forced:
+        raise ValueError(
+            f"`{call}` got method='separable' and h of {described(h)}: it must be a sum of outer products, of floating "
+            "or complex numbers, within the bound of `accuracy`. Pass method='auto'."
+        )
+    known = (h, found) if found else h
+    return _sum(x, known, call, flip, mode, boundary, origin, preferred, wishes, forced)
+
+
+@partial(jax.jit, static_argnums=range(2, 10), inline=True)
+def _sum(
+    x: Array, h, call, flip: bool, mode, boundary, origin, preferred, wishes: Wishes, forced: bool = False
+) -> Array:
+    h, terms = h if isinstance(h, tuple) else (h, None)
     if x.ndim != h.ndim:
         raise ValueError(
             f"`{call}(x, h)` got x of {described(x)} and h of {described(h)}: both must have the same number of "
@@ -144,9 +182,15 @@ def _sum(x: Array, h: Array, call, flip: bool, mode, boundary, origin, preferred
     dtype = jnp.dtype(jnp.int32) if dtype == jnp.bool_ else dtype
     out = output_dtype(call, dtype, preferred)
 
-    x, h = x.astype(dtype), h.astype(dtype)
+    x = x.astype(dtype)
     x, axes = extend(call, x, axes, boundary, outside=mode != "valid")
     problem = Problem(axes, dtypes=Triple(dtype.name, dtype.name, out.name))
-    y = contract(problem, x.reshape(problem.x_shape), (h if flip else jnp.conj(h)).reshape(problem.w_shape), wishes)
+    x = x.reshape(problem.x_shape)
+    if terms and (forced or separable.pays(problem, terms, wishes, jax.default_backend())):
+        vectors = [[vector.astype(dtype) for vector in term] for term in terms]
+        y = separable.contract_terms(problem, x, vectors, wishes)
+    else:
+        w = h.astype(dtype)
+        y = contract(problem, x, (w if flip else jnp.conj(w)).reshape(problem.w_shape), wishes)
     y = y.reshape([axis.O for axis in axes])
     return y != 0 if logical else y

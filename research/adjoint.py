@@ -9,7 +9,8 @@ Both sides are computed: the left by `jax.grad` and `jax.vmap`, with every engin
 right by SciPy in float64. Then the dot test, <A x, y> = <x, A' y>, with the adjoint A' as
 JAX derives it. Differences are counted in units in the last place (ulps) of the sum of
 the absolute values of an element's terms. They must stay below a stated limit, 16 ulps by
-default, and below the bound that follows from the engine's own error analysis
+default (four times that for engines whose error is bounded by norms only: Winograd's
+interpolation loses up to two bits more), and below the bound that follows from the engine's own error analysis
 (`Engine.error`), which is a worst case over all inputs.
 """
 
@@ -113,7 +114,10 @@ def main(
     console = Console(record=True, width=110, markup=False, highlight=False)
     console.print("# The gradient of correlation is convolution\n")
     console.print(f"skimage's `camera`, central {size}x{size} pixels; kernel {kernel}x{kernel} and r normal.")
-    console.print(f"It holds where the difference is at most {limit:g} ulps, and within the derived bound.\n")
+    console.print(
+        f"It holds where the difference is at most {limit:g} ulps ({4 * limit:g} for engines that are bounded by "
+        "norms), and within the derived bound.\n"
+    )
     low = (512 - size) // 2
     x = skimage.data.camera()[low : low + size, low : low + size] / 255.0
     rng = np.random.default_rng(seed)
@@ -125,7 +129,7 @@ def main(
     for dtype, engine in track(cases, "engines", console=Console(stderr=True), transient=True):
         with jax.enable_x64(dtype == "float64"):
             for statement, difference, bound in judge(x, h, r, dtype, engine):
-                holds = difference <= min(limit, bound)
+                holds = difference <= min(limit * (1 if engine.elementwise else 4), bound)
                 failures += not holds
                 verdict = "holds" if holds else "FAILS"
                 table.add_row(statement, engine.name, dtype, f"{difference:.2f}", f"{bound:.3g}", verdict)

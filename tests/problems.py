@@ -198,8 +198,32 @@ def check(problem: Problem, engines, y, x, w) -> None:
     )
 
 
-def error_bound(problem: Problem, engines, x, w) -> np.ndarray:
-    total = reference(problem, np.abs(_wide(x)), np.abs(_wide(w)))
+def by_taps(problem: Problem, x, w) -> np.ndarray:
+    """The reference's sum, one kernel position at a time: for problems too large for it."""
+    lx, lw, ly = problem.layouts
+    x = _wide(x).transpose([lx.index(letter) for letter in problem.spatial + "ngc"])
+    w = _wide(w).transpose([lw.index(letter) for letter in problem.spatial + "gmc"])
+    O = [axis.O for axis in problem.axes]
+    y = np.zeros((*O, problem.n, problem.g, problem.m), np.result_type(x, w))
+    meetings = []
+    for axis in problem.axes:
+        found = [[] for _ in range(axis.K)]
+        for i, k, o in axis.meetings():
+            found[k].append((i, o))
+        meetings.append(found)
+    for k in product(*(range(axis.K) for axis in problem.axes)):
+        pairs = [found[j] for found, j in zip(meetings, k, strict=True)]
+        if all(pairs):
+            i, o = (np.ix_(*([pair[end] for pair in axis] for axis in pairs)) for end in (0, 1))
+            if problem.g == 1:
+                y[*o, :, 0] += x[*i, :, 0] @ w[*k, 0].T
+            else:
+                y[o] += np.einsum("...ngc,gmc->...ngm", x[i], w[k])
+    return y.transpose([(problem.spatial + "ngm").index(letter) for letter in ly])
+
+
+def error_bound(problem: Problem, engines, x, w, sums=reference) -> np.ndarray:
+    total = sums(problem, np.abs(_wide(x)), np.abs(_wide(w)))
     x_norm = _norms(_wide(x), problem.layouts.x, "ng")
     w_norm = _norms(_wide(w), problem.layouts.w, "gm")
     norms = np.einsum("ng,gm->ngm", x_norm, w_norm)

@@ -14,7 +14,7 @@ from jaxconv.planner import Wishes
 from jaxconv.primitive import contract
 from jaxconv.problem import Axis, Problem, Triple
 from jaxconv.reference import reference
-from tests.problems import PASSES, PROBLEMS, check, operands, x64
+from tests.problems import NHWC, PASSES, PROBLEMS, check, operands, x64
 
 
 def test_the_table_is_long_enough():
@@ -35,11 +35,24 @@ def test_every_problem_and_pass(name, engine):
         check(problem, engine, y, x, w)
 
 
-def test_every_refusal_of_the_table_is_the_fft_of_integers():
+def test_every_refusal_of_the_table_has_its_reason():
+    """Integers are never rounded; winograd has no strides, and bounded kernels and axes; nothing else is refused."""
     for name, problem in PROBLEMS.items():
-        for engine in ENGINES.values():
-            refused = engine.refusal(problem, "cpu") is not None
-            assert refused == (engine.name == "fft" and problem.is_exact), name
+        for of in PASSES.values():
+            layer = of(problem)
+            for engine in ENGINES.values():
+                no = engine.refusal(layer, "cpu")
+                if no is None:
+                    continue
+                assert no.startswith(f"{engine.name}: "), name
+                assert no.endswith("."), name
+                reasons = {
+                    "it rounds, and": layer.is_exact and not engine.elementwise,
+                    "it has no stride": engine.name == "winograd",
+                    "taps are too many": engine.name == "winograd",
+                    "transforms at most 3 axes": engine.name in ("winograd", "overlap") and len(layer.axes) > 3,
+                }
+                assert any(text in no and true for text, true in reasons.items()), no
 
 
 @pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
@@ -95,7 +108,10 @@ def test_random_engines_per_pass(seed):
     rng = np.random.default_rng(seed)
     names = [name for name, problem in PROBLEMS.items() if problem.dtypes == Triple(*["float32"] * 3)]
     problem = PROBLEMS[str(rng.choice(names))]
-    methods = dict(zip(("forward", "input", "kernel"), rng.choice(list(ENGINES), 3), strict=True))
+    able = {
+        name: [e.name for e in ENGINES.values() if not e.refusal(of(problem), "cpu")] for name, of in PASSES.items()
+    }
+    methods = {name: rng.choice(names) for name, names in able.items()}
     wishes = Wishes(**{name: str(method) for name, method in methods.items()})
     x, w = operands(problem, seed)
     dy = np.asarray(rng.normal(size=problem.y_shape), np.float32)
@@ -203,3 +219,26 @@ def test_no_engine_uses_batch_groups():
     text = jax.jit(gradient).lower(x, w).as_text()
     assert text.count("stablehlo.convolution") == 2  # the layer itself is not needed for its gradient
     assert text.count("batch_group_count = 1 ") == 2
+
+
+def test_convolutions_are_lowered_with_channels_last():
+    """XLA on CPU transposes by itself, but not inside loops, where it is then slow (jax-ml/jax issue 12868)."""
+    problem = Problem((Axis(8, 3, 6), Axis(8, 3, 6)), n=2, g=1, c=2, m=2)  # channels first
+    x, w = (jnp.zeros(shape) for shape in (problem.x_shape, problem.w_shape))
+
+    def repeated(x, w):
+        return jax.lax.fori_loop(0, 3, lambda _, y: y + contract(problem, x, w, Wishes("direct")).sum(), 0.0)
+
+    text = jax.jit(repeated).lower(x, w).as_text()
+    assert "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]" in text
+
+
+def test_gemm_of_one_tap_is_one_product():
+    """No patches and no loop, whatever the layout."""
+    for layouts in (NHWC, Triple("ngc01", "gmc01", "ngm01")):
+        problem = Problem((Axis(8, 1, 8), Axis(8, 1, 8)), n=2, c=16, m=16, layouts=layouts)
+        x, w = operands(problem)
+        text = jax.jit(lambda x, w, p=problem: contract(p, x, w, Wishes("gemm"))).lower(x, w).as_text()
+        assert text.count("stablehlo.dot_general") == 1
+        assert "stablehlo.while" not in text
+        assert "stablehlo.concatenate" not in text

@@ -11,7 +11,8 @@ import jaxconv
 
 ROOT = Path(__file__).parent.parent
 STREET = [
-    "problem", "arguments", "padding", "reference", "engines", "planner", "primitive", "plan", "lax", "signal",
+    "problem", "arguments", "padding", "reference", "engines", "costs", "wisdom", "planner", "primitive", "plan",
+    "tune", "separable", "lax", "signal", "cli",
 ]  # fmt: skip
 
 

@@ -45,8 +45,8 @@ def test_a_forced_method_is_honoured(method):
     x, w = operands(LAYER)
     text = jax.jit(lambda x, w: contract(LAYER, x, w, Wishes(forward=method))).lower(x, w).as_text()
     assert ("stablehlo.convolution" in text) == (method == "direct")
-    assert ("stablehlo.fft" in text) == (method == "fft")
-    assert ("stablehlo.slice" in text) == (method in ("shifts", "fft"))
+    assert ("stablehlo.fft" in text) == (method in ("fft", "overlap"))
+    assert ("stablehlo.dot_general" in text) == (method in ("gemm", "winograd", "fft", "overlap"))
 
 
 def test_a_forced_method_is_refused_with_the_engines_sentence():
@@ -105,7 +105,7 @@ def test_plan_of_a_call():
 
 def test_plan_shows_why_not():
     [found] = jaxconv.plan(jaxconv.correlate, jnp.arange(8), jnp.arange(3))
-    assert "fft: it rounds, and int32 arithmetic is exact; use method='direct' or 'shifts'" in str(found)
+    assert "fft: it rounds, and int32 arithmetic is exact; use method='direct', 'shifts' or 'gemm'" in str(found)
     assert "about" in str(found)
 
 

@@ -7,6 +7,7 @@ import scipy.signal
 from jaxconv.padding import mode_axes
 from jaxconv.problem import Axis, Problem
 from jaxconv.reference import reference
+from tests.problems import PASSES, PROBLEMS, by_taps, operands
 
 
 def test_the_worked_example():
@@ -48,3 +49,11 @@ def test_half_precision_is_widened():
     problem = Problem((Axis(2, 2, 1),))
     x = np.reshape([2048.0, 1.0], (1, 1, 1, 2)).astype(np.float16)
     assert reference(problem, x, np.ones_like(x)).item() == 2049
+
+
+@pytest.mark.parametrize("name", [name for name, p in PROBLEMS.items() if p.dtypes.y == "float32"][::3])
+def test_the_faster_oracle_of_the_large_problems_agrees(name):
+    for of in PASSES.values():
+        problem = of(PROBLEMS[name])
+        x, w = operands(problem)
+        np.testing.assert_allclose(by_taps(problem, x, w), reference(problem, x, w), rtol=1e-12, atol=1e-12)

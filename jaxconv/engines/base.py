@@ -5,13 +5,14 @@ An engine is one algorithm for `y = contract(problem, x, w)`. It says when it ca
 computes (`run`). It never chooses; the planner does, and computes nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxconv.problem import Problem
+from jaxconv.problem import SPATIAL, Problem
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,9 @@ class Engine:
         local. Otherwise the error is bounded by the norms of x and w only.
     refusal: (problem, platform) -> None, or one sentence that says why not. The platform
         is "cpu", "gpu", "tpu", or None for the reasons that hold on every platform.
-    cost: (problem, platform) -> estimated seconds.
+    work: problem -> how much there is to do, by kind of work: products, elements moved, ... The
+        planner knows what a unit of each costs on a platform, and adds up.
+    memory: problem -> about how many bytes it holds beside x, w and y.
     run: (problem, x, w, precision) -> y.
     error: problem -> (a, b), which bound the rounding error: with u the unit roundoff of
         `accumulator(problem)`, and before y is rounded to its own type,
@@ -36,9 +39,32 @@ class Engine:
     name: str
     elementwise: bool
     refusal: Callable[[Problem, str | None], str | None] = field(repr=False)
-    cost: Callable[[Problem, str], float] = field(repr=False)
+    work: Callable[[Problem], dict[str, float]] = field(repr=False)
+    memory: Callable[[Problem], float] = field(repr=False)
     run: Callable[..., Array] = field(repr=False)
     error: Callable[[Problem], tuple[float, float]] = field(repr=False)
+
+
+def elements(problem: Problem) -> float:
+    """How many numbers there are in x, w and y."""
+    return sum(prod(shape) for shape in (problem.x_shape, problem.w_shape, problem.y_shape))
+
+
+def all_products(problem: Problem) -> float:
+    """Products of every kernel position with every output, also where no input meets them: what a plain loop does."""
+    pairs = prod(axis.K * axis.O / abs(axis.L) for axis in problem.axes)
+    return problem.n * problem.g * problem.c * problem.m * pairs
+
+
+def itemsize(problem: Problem) -> int:
+    """Bytes of a number while it is computed with."""
+    return accumulator(problem).itemsize
+
+
+def padded_elements(problem: Problem) -> float:
+    """How many numbers `padded` returns for an oriented problem, of all phases of L > 1 together."""
+    extents = [(abs(a.S) * (a.O - 1) + abs(a.D) * (a.K - 1)) // abs(a.L) + 1.0 for a in problem.axes]
+    return problem.n * problem.g * problem.c * prod(extents)
 
 
 def accumulator(problem: Problem):
@@ -84,10 +110,25 @@ def indices(layout: str) -> list[int]:
 
 
 def multiply(x: Array, lx: str, w: Array, lw: str, ly: str, precision=None) -> Array:
-    """The sum of x*w over the letters that `ly` lacks; elementwise where it can be."""
-    if all(size == 1 for size, letter in zip(x.shape, lx, strict=True) if letter not in ly):
+    """The sum of x*w over the letters that `ly` lacks; elementwise where it can be.
+
+    Letters of length 1 are left out of matrix products: XLA would transpose for them.
+    """
+    sizes = dict(zip(lx, x.shape, strict=True))
+    for letter, size in zip(lw, w.shape, strict=True):
+        sizes[letter] = max(size, sizes.get(letter, 1)) if size else 0
+    if all(sizes[letter] == 1 for letter in lx + lw if letter not in ly):
         return _spread(x, lx, ly) * _spread(w, lw, ly)
-    return jnp.einsum(x, indices(lx), w, indices(lw), indices(ly), precision=precision)
+    x, lx = _squeezed(x, lx)
+    w, lw = _squeezed(w, lw)
+    inner = [letter for letter in ly if letter in lx + lw]
+    y = jnp.einsum(x, indices(lx), w, indices(lw), indices("".join(inner)), precision=precision)
+    return y.reshape([sizes[letter] for letter in ly])
+
+
+def _squeezed(array: Array, layout: str) -> tuple[Array, str]:
+    kept = "".join(letter for letter, size in zip(layout, array.shape, strict=True) if size != 1)
+    return array.reshape([size for size in array.shape if size != 1]), kept
 
 
 def _spread(array: Array, layout: str, target: str) -> Array:
@@ -96,3 +137,40 @@ def _spread(array: Array, layout: str, target: str) -> Array:
     layout = "".join(letter for letter in layout if letter in target)
     array = lax.transpose(array, [layout.index(letter) for letter in target if letter in layout])
     return jnp.expand_dims(array, [d for d, letter in enumerate(target) if letter not in layout])
+
+
+def pairwise(terms: Sequence[Array]) -> Array:
+    """The sum of the terms as a tree: fewer roundings in a row, and additions that need not wait for each other."""
+    terms = list(terms)
+    while len(terms) > 1:
+        terms = [sum(terms[i + 1 : i + 2], terms[i]) for i in range(0, len(terms), 2)]
+    return terms[0]
+
+
+def padded(problem: Problem, x: Array) -> Array:
+    """v: x dilated by L and padded by p, as long along each axis as the outputs of an oriented Problem ask for.
+
+    Output o and kernel entry k meet at v[S*o + D*k].
+    """
+    config = []
+    for letter in problem.layouts.x:
+        if letter in "ngc":
+            config.append((0, 0, 0))
+            continue
+        axis = problem.axes[problem.spatial.index(letter)]
+        length = axis.S * (axis.O - 1) + axis.D * (axis.K - 1) + 1
+        config.append((axis.p, length - axis.p - axis.L * (axis.I - 1) - 1, axis.L - 1))
+    return lax.pad(x, jnp.zeros((), x.dtype), config)
+
+
+def window(layout: str, v: Array, starts, counts, steps) -> Array:
+    """v at starts + steps * (0 .. counts-1) along its spatial axes; a start may be traced."""
+    begin, spans, stride = [], [], []
+    for letter, size in zip(layout, v.shape, strict=True):
+        d = SPATIAL.find(letter)
+        begin.append(0 if d < 0 else starts[d])
+        spans.append(size if d < 0 else steps[d] * (counts[d] - 1) + 1)
+        stride.append(1 if d < 0 else steps[d])
+    if all(isinstance(b, int) for b in begin):
+        return lax.slice(v, begin, [b + s for b, s in zip(begin, spans, strict=True)], stride)
+    return lax.slice(lax.dynamic_slice(v, begin, spans), [0] * v.ndim, spans, stride)

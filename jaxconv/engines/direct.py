@@ -9,10 +9,12 @@ output. p may be negative, which crops. Since every pass is a layer of its own, 
 runs as a plain feature-grouped convolution, and no pass needs batch groups.
 """
 
+from math import prod
+
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxconv.engines.base import Engine, accumulator, oriented, summation_error
+from jaxconv.engines.base import Engine, accumulator, all_products, elements, itemsize, oriented, summation_error
 from jaxconv.problem import Problem
 
 
@@ -24,21 +26,28 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
     return None
 
 
-# Rough figures in float32 on two cores: XLA's CPU convolution reaches 4e10 products a second
-# in dense layers, or 5e8 (three axes: 6e7) for each pair of features where those are few, and
-# 2e8 for each input feature in groups.
-def cost(problem: Problem, platform: str) -> float:
-    if platform != "cpu":
-        return 1e-5 + problem.products / 1e13
-    if problem.is_exact or problem.is_complex or len(problem.axes) > 3:
-        rate = 2e8
-    elif problem.g > 1:
-        rate = 2e8 * problem.c
-    elif len(problem.axes) == 3:
-        rate = 6e7 * problem.c * problem.m
-    else:
-        rate = 5e8 * problem.c * problem.m
-    return 2e-5 + problem.products / min(rate, 4e10)
+def work(problem: Problem) -> dict[str, float]:
+    axes = problem.axes
+    taps, outputs = prod(axis.K for axis in axes), prod(axis.O for axis in axes)
+    form = "layer" if taps <= outputs else "kernel"
+    if len(axes) > 2:
+        form += " in space"
+    if problem.g > 1:
+        form += " by groups"
+    dilated = all_products(problem) * prod(abs(axis.L) for axis in axes)  # XLA multiplies the zeros
+    found = {"call": 1.0, "products": dilated, form: dilated, f"{form}, over c": dilated / problem.c}
+    found[f"{form}, over m"] = dilated / problem.m
+    found[f"{form}, one pair"] = dilated / (problem.c * problem.m)
+    found["elements"] = elements(problem)
+    if problem.layouts.y[-1] in problem.spatial:
+        found["transposed"] = elements(problem)
+    return found
+
+
+# XLA transposes to channels last, and pads within its loops.
+def memory(problem: Problem) -> float:
+    last = problem.layouts.y[-1] not in problem.spatial
+    return itemsize(problem) * (prod(problem.w_shape) + (0 if last else prod(problem.x_shape) + prod(problem.y_shape)))
 
 
 def run(problem: Problem, x: Array, w: Array, precision=None) -> Array:
@@ -50,6 +59,12 @@ def run(problem: Problem, x: Array, w: Array, precision=None) -> Array:
     dtype = accumulator(problem)
     operand = x.dtype if x.dtype == w.dtype and jnp.issubdtype(x.dtype, jnp.inexact) else dtype
     spatial = problem.spatial
+    # Channels last, which is what XLA's convolution on CPU is fast in. XLA transposes by itself, but
+    # not within loops, where it falls back to one that is a hundred times slower (jax-ml/jax issue 12868).
+    x = lax.transpose(x, [lx.index(letter) for letter in "n" + spatial + "F"])
+    w = lax.transpose(w, [lw.index(letter) for letter in spatial + "cF"])
+    last = "n" + spatial + "F"
+    order = tuple(range(len(last)))
     y = lax.conv_general_dilated(
         x.astype(operand),
         w.astype(operand),
@@ -58,14 +73,15 @@ def run(problem: Problem, x: Array, w: Array, precision=None) -> Array:
         lhs_dilation=[axis.L for axis in problem.axes],
         rhs_dilation=[axis.D for axis in problem.axes],
         dimension_numbers=lax.ConvDimensionNumbers(
-            tuple(map(lx.index, "nF" + spatial)),
-            tuple(map(lw.index, "Fc" + spatial)),
-            tuple(map(ly.index, "nF" + spatial)),
+            (order[0], order[-1], *order[1:-1]),
+            (order[-1], order[-2], *order[:-2]),
+            (order[0], order[-1], *order[1:-1]),
         ),
         feature_group_count=problem.g,
         precision=precision,
         preferred_element_type=dtype,
     )
+    y = lax.transpose(y, [last.index(letter) for letter in ly])
     return finish(_split(problem, y, ly)).astype(problem.dtypes.y)
 
 
@@ -107,4 +123,4 @@ def error(problem: Problem) -> tuple[float, float]:
     return summation_error(problem, problem.terms), 0.0
 
 
-DIRECT = Engine("direct", elementwise=True, refusal=refusal, cost=cost, run=run, error=error)
+DIRECT = Engine("direct", elementwise=True, refusal=refusal, work=work, memory=memory, run=run, error=error)

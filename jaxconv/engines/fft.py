@@ -12,40 +12,64 @@ s + N and s - N hold nothing, which fixes the shortest N (see `_span`). Axes alo
 x or w has a single entry are multiplied, not transformed.
 """
 
+from collections.abc import Sequence
 from math import log2, prod, sqrt
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxconv.engines.base import Engine, accumulator, multiply, oriented, summation_error
+from jaxconv.engines.base import Engine, accumulator, elements, itemsize, multiply, oriented, summation_error
 from jaxconv.problem import Axis, Problem
 
 RADICES = (2, 3, 5, 7)
+LONG = 1 << 17  # a transform that does not fit the caches near a core
 
 
 def refusal(problem: Problem, platform: str | None) -> str | None:
+    return refuse_exact("fft", problem)
+
+
+def refuse_exact(name: str, problem: Problem) -> str | None:
+    """The sentence of an engine that rounds, for integers."""
     if problem.is_exact:
         return (
-            f"fft: it rounds, and {problem.dtypes.y} arithmetic is exact; use method='direct' or 'shifts', "
+            f"{name}: it rounds, and {problem.dtypes.y} arithmetic is exact; use method='direct', 'shifts' or 'gemm', "
             "or cast to a floating type."
         )
     return None
 
 
-# Rough figures in float32 on two cores: a transform of N points takes N*log2(N) steps at 4e9 a
-# second; the products in the frequency domain run at 2e9.
-def cost(problem: Problem, platform: str) -> float:
+def work(problem: Problem) -> dict[str, float]:
     spans = _spans(problem)
     if spans is None:
-        return 0.0
+        return {"call": 1.0}
     points = prod(max(span.length, span.x[1] - span.x[0] + 1, span.w[1] - span.w[0] + 1) for span in spans)
+    length = prod(span.length for span in spans)
     transforms = problem.g * (problem.n * problem.c + problem.m * problem.c + problem.n * problem.m)
-    steps = transforms * points * log2(prod(span.length for span in spans))
-    products = problem.n * problem.g * problem.c * problem.m * points
-    if platform != "cpu":
-        return 5e-5 + steps / 1e11 + products / 1e12
-    return 3e-5 + steps / 4e9 + products / 2e9
+    return transform_work(problem, transforms * points, length, transforms * points)
+
+
+def transform_work(problem: Problem, points: float, length: int, moved: float) -> dict[str, float]:
+    """The work of transforms of `length` over `points` in all, and of the products between them."""
+    transforms = problem.g * (problem.n * problem.c + problem.m * problem.c + problem.n * problem.m)
+    pairs = problem.n * problem.g * problem.c * problem.m * points / transforms
+    found = {
+        "call": 1.0,
+        "points": points,
+        "transforms": points / length,
+        "elements": elements(problem),
+        "moved": moved,
+    }
+    found["steps" if length < LONG else "long steps"] = points * log2(length)
+    found["pairs" if problem.c > 1 else "products"] = pairs
+    if problem.layouts.y[-1] not in problem.spatial:
+        found["transposed"] = points
+    return found
+
+
+def memory(problem: Problem) -> float:
+    return 2 * itemsize(problem) * work(problem).get("points", 0.0)
 
 
 class Span(NamedTuple):
@@ -173,9 +197,14 @@ def error(problem: Problem) -> tuple[float, float]:
     lengths = [span.length for span in spans if span.length > 1]
     if not lengths:
         return summation_error(problem, problem.terms), 0.0
-    e = sum(_pass_error(2) + sum(map(_pass_error, _factors(n))) for n in lengths)  # 2: from complex to real
+    e = transform_error(lengths)
     shorter = prod(min(axis.K, axis.I) for axis in problem.axes)
     return 0.0, 2 * e + 4.0 * (problem.c + 3) + sqrt(shorter) * e
+
+
+def transform_error(lengths: Sequence[int]) -> float:
+    """e of the transform over axes of these lengths, in units of the roundoff."""
+    return sum(_pass_error(2) + sum(map(_pass_error, _factors(n))) for n in lengths)  # 2: from complex to real
 
 
 def _pass_error(radix: int) -> float:
@@ -191,4 +220,4 @@ def _factors(n: int) -> list[int]:
     return factors
 
 
-FFT = Engine("fft", elementwise=False, refusal=refusal, cost=cost, run=run, error=error)
+FFT = Engine("fft", elementwise=False, refusal=refusal, work=work, memory=memory, run=run, error=error)

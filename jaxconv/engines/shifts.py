@@ -1,18 +1,20 @@
 """shifts: the sum over kernel positions of the shifted input times one kernel entry.
 
-    y[o] = sum over k of v[S*o + D*k] * w[k],   v = x with L-1 zeros between, p before
+    y[o] = sum over k of v[S*o + D*k] * w[k],   v = x with p before
 
 Each term is a (strided) slice of v, multiplied and summed over c; without channels XLA
-fuses all terms into one pass over memory. Where there are fewer outputs than kernel
+fuses the terms into one pass over memory. Where there are fewer outputs than kernel
 positions, as in the kernel pass of a layer, the other sum is the shorter one: one
-output at a time, a slice of v against the whole of w.
+output at a time, a slice of v against the whole of w. Without channels that is done in
+strips, with an accumulator for each output that is short enough for the nearest cache,
+and summed over its remaining positions at the end.
 
-Nothing but slices, products and sums, so it serves every dtype on every platform. At
-most UNROLLED terms are written out; beyond that a loop runs over them.
+Nothing but slices, products and sums, so it serves every dtype on every platform. A
+bounded number of terms is written out; beyond that a loop runs over them.
 """
 
-import operator
-from functools import reduce
+from dataclasses import replace
+from functools import partial
 from itertools import product
 from math import prod
 
@@ -20,76 +22,139 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxconv.engines.base import Engine, accumulator, multiply, oriented, summation_error
-from jaxconv.problem import Problem
+from jaxconv.engines.base import (
+    Engine,
+    accumulator,
+    all_products,
+    elements,
+    itemsize,
+    multiply,
+    oriented,
+    padded,
+    padded_elements,
+    pairwise,
+    summation_error,
+    window,
+)
+from jaxconv.engines.blocks import divisor, over_rows, over_sums
+from jaxconv.engines.phases import by_phases, woven
+from jaxconv.problem import Problem, Triple
 
-UNROLLED = 64
+NARROW = 16  # channels that are written out, of which every pair is a product of its own
+FUSED = 256  # terms that one fused loop sums
+UNROLLED = 64  # products or outputs that are written out
+ACCUMULATED = 8192  # elements of an accumulator
+STREAMS = 16  # products that are added to it at a time
 
 
 def refusal(problem: Problem, platform: str | None) -> str | None:
     return None
 
 
-# Rough figures in float32 on two cores: fused products reach 1.4e10 a second; matrix products
-# 1e9 for each feature of the narrower side, up to 3e10. The zeros that dilate v are multiplied.
-def cost(problem: Problem, platform: str) -> float:
-    taps, outputs = prod(axis.K for axis in problem.axes), prod(axis.O for axis in problem.axes)
-    products = problem.products * abs(prod(axis.L for axis in problem.axes))
-    if platform != "cpu":
-        return 1e-5 * (1 + min(taps, outputs)) + products / 1e11
+def work(problem: Problem) -> dict[str, float]:
+    axes, products = problem.axes, all_products(problem)
+    taps, outputs = prod(axis.K for axis in axes), prod(axis.O for axis in axes)
+    found = {"call": 1.0, "terms": float(min(taps, outputs)), "products": products, "elements": elements(problem)}
+    found |= woven(problem)
     if taps <= outputs:
-        rate = 1.4e10 if problem.c == 1 else 1e9 * min(problem.c, problem.m, 30)
+        if problem.c <= NARROW:
+            strided = any(abs(axis.S) != 1 for axis in axes)
+            form = "fused" + (" by features" if problem.c * problem.m > 1 else "") + (" with stride" if strided else "")
+            found["loops"] = prod(problem.y_shape) * (-(-taps * problem.c // FUSED) - 1.0)
+            last = [letter for letter, size in zip(problem.layouts.y, problem.y_shape, strict=True) if size > 1][
+                -1:
+            ] or ["m"]
+            last = last[0]
+            row = problem.y_shape[problem.layouts.y.index(last)]
+            found[f"{form}, short rows"] = products / row
+            if problem.c * problem.m > 1 and last in "gm":
+                found["narrow features"] = products / (problem.g * problem.m)
+        else:
+            form = "taps"
+            found["sums"] = taps * prod(problem.y_shape) + 0.0
+            found[f"{form}, narrow"] = products / min(problem.c, problem.m)
+    elif _accumulates(problem, outputs):
+        form = "accumulated" + (" by features" if problem.n * problem.m > 1 else "")
+        strips = problem.g * problem.n * problem.m * problem.c * taps / STREAMS / ACCUMULATED
+        found["strips"] = outputs * (strips + 1)
     else:
-        rate = 1e9 * min(problem.n, problem.m, 30)
-    return 5e-6 + 1e-6 * min(taps, outputs) + products / rate
+        form = "outputs"
+        found[f"{form}, narrow"] = products / min(problem.n, problem.m)
+        found["windows"] = outputs * problem.n * problem.g * problem.c * taps + 0.0
+    found[form] = products
+    return found
+
+
+def memory(problem: Problem) -> float:
+    woven = 2 * prod(problem.y_shape) if any(abs(axis.L) != 1 for axis in problem.axes) else 0
+    return itemsize(problem) * (padded_elements(problem) + prod(problem.w_shape) + woven)
 
 
 def run(problem: Problem, x: Array, w: Array, precision=None) -> Array:
-    problem, w, finish = oriented(problem, w, +1)
     dtype = accumulator(problem)
-    v, w = _dilated(problem, x.astype(dtype)), w.astype(dtype)
-    taps = prod(axis.K for axis in problem.axes)
-    outputs = prod(axis.O for axis in problem.axes)
-    y = (_over_taps if taps <= outputs else _over_outputs)(problem, v, w, precision)
+    problem, w, finish = oriented(problem, w.astype(dtype), +1)
+    y = by_phases(problem, x.astype(dtype), w, partial(_run, precision=precision))
     return finish(y).astype(problem.dtypes.y)
 
 
-def _dilated(problem: Problem, x: Array) -> Array:
-    """v: as long along each axis as the outputs ask for."""
-    config = []
-    for letter in problem.layouts.x:
-        if letter in "ngc":
-            config.append((0, 0, 0))
-            continue
-        axis = problem.axes[problem.spatial.index(letter)]
-        length = axis.S * (axis.O - 1) + axis.D * (axis.K - 1) + 1
-        config.append((axis.p, length - axis.p - axis.L * (axis.I - 1) - 1, axis.L - 1))
-    return lax.pad(x, jnp.zeros((), x.dtype), config)
+def _run(problem: Problem, x: Array, w: Array, precision) -> Array:
+    taps = prod(axis.K for axis in problem.axes)
+    outputs = prod(axis.O for axis in problem.axes)
+    if taps <= outputs:
+        if problem.c <= NARROW:
+            return over_sums(problem, x, w, FUSED / (taps * problem.c), _fused)
+        return _over_taps(problem, padded(problem, x), w, precision)
+    if _accumulates(problem, outputs):
+        return _accumulated(problem, x, w)
+    return _over_outputs(problem, padded(problem, x), w, precision)
 
 
-def _window(problem: Problem, v: Array, starts, counts, steps) -> Array:
-    """v at starts + steps * (0 .. counts-1) along the spatial axes; starts may be traced."""
-    spatial = [problem.spatial.find(letter) for letter in problem.layouts.x]
-    begin = [0 if d < 0 else starts[d] for d in spatial]
-    spans = [size if d < 0 else steps[d] * (counts[d] - 1) + 1 for d, size in zip(spatial, v.shape, strict=True)]
-    stride = [1 if d < 0 else steps[d] for d in spatial]
-    if all(isinstance(b, int) for b in begin):
-        return lax.slice(v, begin, [b + s for b, s in zip(begin, spans, strict=True)], stride)
-    return lax.slice(lax.dynamic_slice(v, begin, spans), [0] * v.ndim, spans, stride)
+def _accumulates(problem: Problem, outputs: int) -> bool:
+    narrow = problem.n * problem.m <= NARROW**2 and problem.c <= 4 * STREAMS
+    return narrow and 1 < outputs <= UNROLLED
 
 
-def _over_taps(problem: Problem, v: Array, w: Array, precision) -> Array:
+def _terms(problem: Problem, v: Array, w: Array, precision):
+    """term(k) for each kernel position k, whose entries may be traced."""
     lx, lw, ly = problem.layouts
-    K, O, S, D = ([getattr(axis, name) for axis in problem.axes] for name in "KOSD")
+    O, S, D = ([getattr(axis, name) for axis in problem.axes] for name in "OSD")
     w, lw = _spatial_first(problem, w, lw)
 
     def term(k) -> Array:
-        window = _window(problem, v, [d * j for d, j in zip(D, k, strict=True)], O, S)
-        tap = w[tuple(k)]
-        return multiply(window, lx, tap, lw, ly, precision)
+        shifted = window(lx, v, [d * j for d, j in zip(D, k, strict=True)], O, S)
+        return multiply(shifted, lx, w[tuple(k)], lw, ly, precision)
 
+    return term
+
+
+def _fused(problem: Problem, x: Array, w: Array) -> Array:
+    lx, lw, ly = problem.layouts
+    features = "".join(letter for letter in ly if letter in "gm")
+    if problem.c * problem.m > 1:
+        # The innermost loop runs along features, and must not read w with a stride: it is brought into
+        # the order of y. By a loop, since XLA would fuse a mere transpose into every product.
+        w, lw = _spatial_first(problem, w, lw)
+        tap, lw = lw, problem.spatial + "c" + features
+        shape = [axis.K for axis in problem.axes]
+        w = lax.map(
+            lambda one: lax.transpose(one, [tap.index(c) for c in "c" + features]),
+            w.reshape(-1, *w.shape[len(shape) :]),
+        )
+        w = w.reshape(*shape, *w.shape[1:])
+    v, terms = padded(problem, x), []
+    part = replace(problem, c=1, layouts=Triple(lx, lw, ly))
+    for c in range(problem.c):
+        of_c = lax.slice_in_dim(v, c, c + 1, axis=lx.index("c"))
+        term = _terms(part, of_c, lax.slice_in_dim(w, c, c + 1, axis=lw.index("c")), None)
+        terms += [term(k) for k in product(*(range(axis.K) for axis in problem.axes))]
+    return pairwise(terms)
+
+
+def _over_taps(problem: Problem, v: Array, w: Array, precision) -> Array:
+    K = [axis.K for axis in problem.axes]
+    term = _terms(problem, v, w, precision)
     if prod(K) <= UNROLLED:
-        return reduce(operator.add, map(term, product(*map(range, K))))
+        return pairwise([term(k) for k in product(*map(range, K))])
     return lax.fori_loop(1, prod(K), lambda t, y: y + term(jnp.unravel_index(t, K)), term([0] * len(K)))
 
 
@@ -99,8 +164,8 @@ def _over_outputs(problem: Problem, v: Array, w: Array, precision) -> Array:
     point = "".join(letter for letter in ly if letter not in problem.spatial)
 
     def output(o) -> Array:
-        window = _window(problem, v, [s * j for s, j in zip(S, o, strict=True)], K, D)
-        return multiply(window, lx, w, lw, point, precision)
+        shifted = window(lx, v, [s * j for s, j in zip(S, o, strict=True)], K, D)
+        return multiply(shifted, lx, w, lw, point, precision)
 
     if prod(O) <= UNROLLED:
         y = jnp.stack([output(o) for o in product(*map(range, O))])
@@ -108,6 +173,56 @@ def _over_outputs(problem: Problem, v: Array, w: Array, precision) -> Array:
         y = lax.map(lambda t: output(jnp.unravel_index(t, O)), np.arange(prod(O)))
     y = y.reshape(*O, *y.shape[1:])
     return lax.transpose(y, [(problem.spatial + point).index(letter) for letter in ly])
+
+
+# The sum for one output is elementwise over g, n and m and goes over c and k. A strip of the
+# terms (some rows) is cut into pieces, which are multiplied by their windows and added; an
+# accumulator holds what is left of k, and g, n and m.
+def _accumulated(problem: Problem, x: Array, w: Array) -> Array:
+    O = [axis.O for axis in problem.axes]
+    streams = min(STREAMS, FUSED // prod(O))
+    terms = problem.g * problem.n * problem.m * problem.c * prod(axis.K for axis in problem.axes)
+    rest = _accumulator_layout(problem)
+
+    def finish(sums):
+        return jnp.stack([a.sum([d for d, letter in enumerate(rest) if letter in problem.spatial]) for a in sums])
+
+    y = over_rows(problem, x, w, streams * ACCUMULATED / terms, partial(_strip, streams=streams), finish)
+    letters = "".join(letter for letter in rest if letter in "gnm")
+    layout = problem.spatial + letters + "".join(letter for letter in "nm" if letter not in letters)
+    y = y.reshape(*O, *y.shape[1:], *[1] * (len(problem.layouts.y) - len(O) - len(letters)))
+    return lax.transpose(y, [layout.index(letter) for letter in problem.layouts.y])
+
+
+def _accumulator_layout(problem: Problem) -> str:
+    features = "nm" if problem.n * problem.m > 1 else ""
+    return problem.layouts.w.replace("c", "").replace("m", features)
+
+
+def _strip(problem: Problem, x: Array, w: Array, streams: int) -> tuple[Array, ...]:
+    lx, lw = problem.layouts.x, problem.layouts.w
+    K, O, S, D = ([getattr(axis, name) for axis in problem.axes] for name in "KOSD")
+    v, layout = padded(problem, x), _accumulator_layout(problem)
+    if problem.n * problem.m == 1:
+        v, w = jnp.squeeze(v, lx.index("n")), jnp.squeeze(w, lw.index("m"))
+        lx, lw = lx.replace("n", ""), lw.replace("m", "")
+    pieces, streams = [], max(1, streams // problem.c)
+    for extent in K:
+        pieces.append(divisor(extent, streams))
+        streams //= pieces[-1]
+    lengths = [extent // q for extent, q in zip(K, pieces, strict=True)]
+
+    def output(o) -> Array:
+        terms = []
+        for c, q in product(range(problem.c), product(*map(range, pieces))):
+            k = [j * length for j, length in zip(q, lengths, strict=True)]
+            at = [s * a + d * b for s, a, d, b in zip(S, o, D, k, strict=True)]
+            of_x = lax.index_in_dim(window(lx, v, at, lengths, D), c, lx.index("c"), keepdims=False)
+            of_w = lax.index_in_dim(window(lw, w, k, lengths, [1] * len(k)), c, lw.index("c"), keepdims=False)
+            terms.append(multiply(of_x, lx.replace("c", ""), of_w, lw.replace("c", ""), layout))
+        return pairwise(terms)
+
+    return tuple(output(o) for o in product(*map(range, O)))
 
 
 def _spatial_first(problem: Problem, w: Array, layout: str) -> tuple[Array, str]:
@@ -121,4 +236,4 @@ def error(problem: Problem) -> tuple[float, float]:
     return summation_error(problem, problem.terms), 0.0
 
 
-SHIFTS = Engine("shifts", elementwise=True, refusal=refusal, cost=cost, run=run, error=error)
+SHIFTS = Engine("shifts", elementwise=True, refusal=refusal, work=work, memory=memory, run=run, error=error)

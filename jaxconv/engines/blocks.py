@@ -1,0 +1,142 @@
+"""Blocks: a Problem as a loop over smaller ones, so that what lies between stays in cache.
+
+Outputs can be computed block by block along n, or along the first spatial axis; sums can be
+taken block by block along c, or along the kernel's first axis. A loop also bounds the memory:
+XLA reuses the buffers of its body.
+"""
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxconv.problem import Axis, Problem
+
+Run = Callable[[Problem, Array, Array], Any]
+
+
+def divisor(n: int, most: int) -> int:
+    """The greatest divisor of n that is at most `most`, and at least 1."""
+    return next(d for d in range(max(1, min(n, most)), 0, -1) if n % d == 0)
+
+
+def over_outputs(problem: Problem, x: Array, w: Array, size: float, run: Run, whole: Sequence[int] = ()) -> Array:
+    """y by blocks of about the fraction `size` of the outputs: along n, then along the longest axis.
+
+    The axes are oriented, with L = 1. `w` is handed on as it is. A block along an axis is a multiple
+    of the axis' entry in `whole`.
+    """
+    if size >= 1 or problem.is_empty:
+        return run(problem, x, w)
+    lx, ly = problem.layouts.x, problem.layouts.y
+    count = divisor(problem.n, int(size * problem.n))
+    if problem.n > count:
+        part, rest = replace(problem, n=count), size * problem.n / count
+
+        def images(i, y):
+            block = lax.dynamic_slice_in_dim(x, i * count, count, lx.index("n"))
+            done = over_outputs(part, block, w, rest, run, whole)
+            return lax.dynamic_update_slice_in_dim(y, done, i * count, ly.index("n"))
+
+        return lax.fori_loop(0, problem.n // count, images, jnp.zeros(problem.y_shape, x.dtype))
+    d, letter = _longest(problem, [axis.O for axis in problem.axes])
+    axis = problem.axes[d]
+    rows = _rows(axis.O, size, whole[d] if whole else 1)
+    if rows >= axis.O:
+        return run(problem, x, w)
+    reach = axis.S * (rows - 1) + axis.D * (axis.K - 1) + 1
+    v = _padded_along(problem, x, d)
+    part = _with_axis(problem, d, Axis(reach, axis.K, rows, 1, axis.S, axis.D))
+
+    def strips(i, y):
+        start = jnp.minimum(i * rows, axis.O - rows)  # the last strip begins within the one before
+        block = lax.dynamic_slice_in_dim(v, axis.S * start, reach, lx.index(letter))
+        return lax.dynamic_update_slice_in_dim(y, run(part, block, w), start, ly.index(letter))
+
+    return lax.fori_loop(0, -(-axis.O // rows), strips, jnp.zeros(problem.y_shape, x.dtype))
+
+
+def over_sums(problem: Problem, x: Array, w: Array, size: float, run: Run, whole: Sequence[int] = ()) -> Any:
+    """The sum of `run` over blocks of about the fraction `size` of the terms: along c, then the longest axis.
+
+    The axes are oriented, with L = 1, `whole` is as for `over_outputs`. What `run` returns may be any
+    tree of arrays, of the same shapes for every block.
+    """
+    if size >= 1 or problem.is_empty:
+        return run(problem, x, w)
+    lx, lw = problem.layouts.x, problem.layouts.w
+    count = divisor(problem.c, int(size * problem.c))
+    if problem.c > count:
+        part, rest = replace(problem, c=count), size * problem.c / count
+
+        def images(i):
+            block_x = lax.dynamic_slice_in_dim(x, i * count, count, lx.index("c"))
+            block_w = lax.dynamic_slice_in_dim(w, i * count, count, lw.index("c"))
+            return over_sums(part, block_x, block_w, rest, run, whole)
+
+        return lax.fori_loop(1, problem.c // count, lambda i, y: _added(y, images(i)), images(0))
+    return over_rows(problem, x, w, size, run, whole=whole)
+
+
+def over_rows(
+    problem: Problem,
+    x: Array,
+    w: Array,
+    size: float,
+    run: Run,
+    finish: Callable = lambda y: y,
+    whole: Sequence[int] = (),
+) -> Any:
+    """As `over_sums`, along the longest axis only.
+
+    `finish` takes a sum of blocks of one length to the result; the last block may be shorter.
+    """
+    lx, lw = problem.layouts.x, problem.layouts.w
+    d, letter = _longest(problem, [axis.K for axis in problem.axes])
+    axis = problem.axes[d]
+    rows = _rows(axis.K, size, whole[d] if whole else 1)
+    if rows >= axis.K:
+        return finish(run(problem, x, w))
+    v = _padded_along(problem, x, d)
+
+    def strip(start, rows):
+        reach = axis.S * (axis.O - 1) + axis.D * (rows - 1) + 1
+        part = _with_axis(problem, d, Axis(reach, rows, axis.O, 1, axis.S, axis.D))
+        block_x = lax.dynamic_slice_in_dim(v, axis.D * start, reach, lx.index(letter))
+        return run(part, block_x, lax.dynamic_slice_in_dim(w, start, rows, lw.index(letter)))
+
+    count = axis.K // rows
+    y = finish(lax.fori_loop(1, count, lambda i, y: _added(y, strip(i * rows, rows)), strip(0, rows)))
+    return _added(y, finish(strip(count * rows, axis.K - count * rows))) if axis.K % rows else y
+
+
+def _added(a, b):
+    return jax.tree.map(operator.add, a, b)
+
+
+def _rows(extent: int, size: float, whole: int) -> int:
+    """The length of strips of about one length, a multiple of `whole`."""
+    strips = -(-extent // max(whole, int(size * extent)))
+    return -(-extent // (strips * whole)) * whole
+
+
+def _longest(problem: Problem, extents: list[int]) -> tuple[int, str]:
+    d = max(range(len(extents)), key=extents.__getitem__)
+    return d, problem.spatial[d]
+
+
+def _with_axis(problem: Problem, d: int, axis: Axis) -> Problem:
+    return replace(problem, axes=(*problem.axes[:d], axis, *problem.axes[d + 1 :]))
+
+
+def _padded_along(problem: Problem, x: Array, d: int) -> Array:
+    """x padded along one axis so that o and k meet at S*o + D*k there."""
+    axis = problem.axes[d]
+    length = axis.S * (axis.O - 1) + axis.D * (axis.K - 1) + 1
+    config = [(0, 0, 0)] * x.ndim
+    config[problem.layouts.x.index(problem.spatial[d])] = (axis.p, length - axis.p - axis.I, 0)
+    return lax.pad(x, jnp.zeros((), x.dtype), config)

@@ -1,0 +1,253 @@
+"""overlap: overlap-save, the convolution theorem block by block.
+
+With L = 1, a block of V outputs reads v[S*o + D*k] in a window of N = V + span - 1 positions of
+v, where span = D*(K-1) + 1 is the dilated kernel's. A transform of N points gives V right values
+(the circular sum is the linear one where the whole kernel lies within the window):
+
+    the layer      y block = first V of inverse( forward(window) * reversed(w) )
+    its kernel     y = first O of inverse( sum over blocks of forward(window) * reversed(w block) )
+where reversed is the transform at negative frequencies, for real w the conjugate.
+
+In the second form (fewer outputs than kernel positions) w is cut into blocks of V, and each meets
+the window of v that its outputs read; the sum is taken before the one inverse transform.
+Short transforms stay in cache, and their number grows with the longer array only. A loop over
+groups of blocks bounds the memory.
+
+Source: Stockham (1966); Oppenheim and Schafer, Discrete-Time Signal Processing, 8.7.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from math import log2, prod, sqrt
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxconv.engines.base import (
+    Engine,
+    accumulator,
+    itemsize,
+    multiply,
+    oriented,
+    padded_elements,
+    summation_error,
+)
+from jaxconv.engines.blocks import over_outputs, over_sums
+from jaxconv.engines.fft import fast_length, refuse_exact, transform_error, transform_work
+from jaxconv.engines.phases import by_phases, woven
+from jaxconv.problem import Problem
+
+GROUP_BYTES = 64 << 20  # of windows at a time
+SHORTEST = 32
+
+
+def refusal(problem: Problem, platform: str | None) -> str | None:
+    if no := refuse_exact("overlap", problem):
+        return no
+    if len(problem.axes) > 3:
+        return f"overlap: it transforms at most 3 axes, and there are {len(problem.axes)}; use method='fft'."
+    return None
+
+
+def work(problem: Problem) -> dict[str, float]:
+    x_points = w_points = y_points = 1.0
+    length = 1
+    layer = _is_layer(problem)
+    for axis, n, span, count in zip(problem.axes, *_cut(problem), strict=True):
+        blocks = -(-count // (n - span + 1)) * n
+        phases = abs(axis.L)
+        x_points *= blocks * phases
+        w_points *= n * phases if layer else blocks
+        y_points *= blocks * phases if layer else n
+        length *= n
+    n, g, c, m = problem.n, problem.g, problem.c, problem.m
+    points = g * (n * c * x_points + m * c * w_points + n * m * y_points)
+    found = transform_work(problem, points, length, g * n * c * x_points)
+    found["pairs" if c > 1 else "products"] = n * g * c * m * (x_points if layer else w_points)
+    return found | woven(problem)
+
+
+def memory(problem: Problem) -> float:
+    size = itemsize(problem)
+    return min(2 * size * work(problem)["points"], 4.0 * GROUP_BYTES * size / 4) + size * padded_elements(problem)
+
+
+def _cut(problem: Problem) -> tuple[list[int], list[int], list[int]]:
+    """The transforms' lengths, the spans and the positions of each axis."""
+    spans, positions = [], []
+    for axis in problem.axes:
+        kernel, output = abs(axis.D) * (axis.K - 1) + 1, abs(axis.S) * (axis.O - 1) + 1
+        spans.append(max(1, (kernel if _is_layer(problem) else output) // abs(axis.L)))
+        positions.append(max(1, (output if _is_layer(problem) else kernel) // abs(axis.L)))
+    return lengths(spans, positions), spans, positions
+
+
+def _is_layer(problem: Problem) -> bool:
+    return prod(axis.K for axis in problem.axes) <= prod(axis.O for axis in problem.axes)
+
+
+def lengths(spans: Sequence[int], positions: Sequence[int]) -> list[int]:
+    """The transform length of each axis: the cheapest for its span, and no longer than one block of all positions.
+
+    >>> lengths([101], [10**6]), lengths([31, 31], [1024, 1024]), lengths([3], [5])
+    ([1024], [1080, 1080], [7])
+    """
+    found = []
+    for span, count in zip(spans, positions, strict=True):
+        if span == 1:
+            found.append(1)
+            continue
+        whole = fast_length(count + span - 1)
+        candidates = [n for e in range(5, 25) if 2 * span <= (n := 1 << e) < whole] + [whole]
+        dimension = sum(s > 1 for s in spans)
+        least = 1024 if dimension == 1 else 128 if dimension == 2 else 32
+        found.append(min(candidates, key=lambda n: -(-count // (n - span + 1)) * n * (log2(max(n, least)) + 4)))
+    return found
+
+
+def run(problem: Problem, x: Array, w: Array, precision=None) -> Array:
+    dtype = accumulator(problem)
+    form = _layer if _is_layer(problem) else _kernel
+    problem, w, finish = oriented(problem, w.astype(dtype), +1)
+    y = by_phases(problem, x.astype(dtype), w, partial(form, precision=precision))
+    return finish(y).astype(problem.dtypes.y)
+
+
+def _layer(problem: Problem, x: Array, w: Array, precision) -> Array:
+    spans = [axis.D * (axis.K - 1) + 1 for axis in problem.axes]
+    sizes = lengths(spans, [axis.S * (axis.O - 1) + 1 for axis in problem.axes])
+    letters = "gmc" + problem.spatial
+    w = lax.transpose(w, [problem.layouts.w.index(letter) for letter in letters])
+    config = [(0, n - span, axis.D - 1) for n, span, axis in zip(sizes, spans, problem.axes, strict=True)]
+    w = lax.pad(w, jnp.zeros((), w.dtype), [(0, 0, 0)] * 3 + config)
+    u = _reversed(w, sizes, problem.is_complex)
+    elements = problem.n * problem.g * (problem.c + problem.m)
+    elements *= prod(2 * axis.S * axis.O for axis in problem.axes)
+    whole = [-(-(n - span + 1) // axis.S) for n, span, axis in zip(sizes, spans, problem.axes, strict=True)]
+    group = partial(_layer_group, sizes=sizes, precision=precision)
+    return over_outputs(problem, x, u, GROUP_BYTES / (4 * elements), group, whole)
+
+
+def _layer_group(problem: Problem, x: Array, u: Array, sizes: list[int], precision) -> Array:
+    ly, spatial = problem.layouts.y, problem.spatial
+    hops = [n - axis.D * (axis.K - 1) for n, axis in zip(sizes, problem.axes, strict=True)]
+    counts = [-(-(axis.S * (axis.O - 1) + 1) // hop) for axis, hop in zip(problem.axes, hops, strict=True)]
+    windows = _windows(problem, x, sizes, hops, counts)  # n g c, blocks, positions
+    blocks = "ABC"[: len(spatial)]
+    z = multiply(
+        _forward(windows, sizes, problem.is_complex), "ngc" + blocks + spatial, u, "gmc" + spatial,
+        "ngm" + blocks + spatial, precision,
+    )  # fmt: skip
+    z = _inverse(z, sizes, problem.is_complex)
+    for d, hop in enumerate(hops):
+        z = lax.slice_in_dim(z, 0, hop, axis=3 + len(hops) + d)
+    # Blocks and their positions become neighbours, then one axis.
+    order = []
+    for letter in ly:
+        order += (
+            [3 + spatial.index(letter), 3 + len(hops) + spatial.index(letter)]
+            if letter in spatial
+            else ["ngm".index(letter)]
+        )
+    z = lax.transpose(z, order)
+    long = dict(zip(spatial, (h * t for h, t in zip(hops, counts, strict=True)), strict=True))
+    steps = dict(zip(spatial, (axis.S for axis in problem.axes), strict=True))
+    z = z.reshape([long.get(letter, size) for letter, size in zip(ly, problem.y_shape, strict=True)])
+    limits = [steps.get(letter, 1) * (size - 1) + 1 for letter, size in zip(ly, problem.y_shape, strict=True)]
+    return lax.slice(z, [0] * z.ndim, limits, [steps.get(letter, 1) for letter in ly])
+
+
+def _kernel(problem: Problem, x: Array, w: Array, precision) -> Array:
+    spans = [axis.S * (axis.O - 1) + 1 for axis in problem.axes]
+    sizes = lengths(spans, [axis.D * (axis.K - 1) + 1 for axis in problem.axes])
+    elements = problem.c * problem.g * (problem.n + problem.m)
+    elements *= prod(2 * axis.D * axis.K for axis in problem.axes)
+    whole = [-(-(n - span + 1) // axis.D) for n, span, axis in zip(sizes, spans, problem.axes, strict=True)]
+    group = partial(_kernel_group, sizes=sizes, precision=precision)
+    z = over_sums(problem, x, w, GROUP_BYTES / (4 * elements), group, whole)
+    z = _inverse(z, sizes, problem.is_complex)
+    limits = [1 + axis.S * (axis.O - 1) for axis in problem.axes]
+    steps = [axis.S for axis in problem.axes]
+    z = lax.slice(z, [0] * z.ndim, [*z.shape[:3], *limits], [1, 1, 1, *steps])
+    return lax.transpose(z, [("ngm" + problem.spatial).index(letter) for letter in problem.layouts.y])
+
+
+def _kernel_group(problem: Problem, x: Array, w: Array, sizes: list[int], precision) -> Array:
+    lw, spatial = problem.layouts.w, problem.spatial
+    hops = [n - axis.S * (axis.O - 1) for n, axis in zip(sizes, problem.axes, strict=True)]
+    counts = [-(-(axis.D * (axis.K - 1) + 1) // hop) for axis, hop in zip(problem.axes, hops, strict=True)]
+    windows = _windows(problem, x, sizes, hops, counts)
+    w = lax.transpose(w, [lw.index(letter) for letter in "gmc" + spatial])
+    config = []
+    for axis, hop, count in zip(problem.axes, hops, counts, strict=True):
+        config.append((0, hop * count - axis.D * (axis.K - 1) - 1, axis.D - 1))
+    w = lax.pad(w, jnp.zeros((), w.dtype), [(0, 0, 0)] * 3 + config)
+    w = w.reshape(*w.shape[:3], *(size for pair in zip(counts, hops, strict=True) for size in pair))
+    d = len(hops)
+    w = lax.transpose(w, [0, 1, 2, *range(3, 3 + 2 * d, 2), *range(4, 4 + 2 * d, 2)])
+    w = jnp.pad(w, [(0, 0)] * (3 + d) + [(0, n - hop) for n, hop in zip(sizes, hops, strict=True)])
+    blocks = "ABC"[:d]
+    return multiply(
+        _forward(windows, sizes, problem.is_complex), "ngc" + blocks + spatial,
+        _reversed(w, sizes, problem.is_complex), "gmc" + blocks + spatial, "ngm" + spatial, precision,
+    )  # fmt: skip
+
+
+def _windows(problem: Problem, x: Array, sizes: list[int], hops: list[int], counts: list[int]) -> Array:
+    """v in overlapping windows: n g c, then the blocks of each axis, then the positions in them."""
+    letters = "ngc" + problem.spatial
+    v = lax.transpose(x, [problem.layouts.x.index(letter) for letter in letters])
+    config = [(0, 0, 0)] * 3
+    shifts = [-(-n // hop) for n, hop in zip(sizes, hops, strict=True)]
+    for axis, hop, count, shift in zip(problem.axes, hops, counts, shifts, strict=True):
+        config.append((axis.p, hop * (count + shift - 1) - axis.p - axis.I, 0))
+    v = lax.pad(v, jnp.zeros((), v.dtype), config)
+    for d, (n, hop, count, shift) in enumerate(zip(sizes, hops, counts, shifts, strict=True)):
+        place = 3 + 2 * d  # a block is its own hop, and the beginning of those that follow
+        shape = v.shape
+        v = v.reshape(*shape[:place], -1, hop, *shape[place + 1 :])
+        parts = [lax.slice_in_dim(v, j, j + count, axis=place) for j in range(shift)]
+        parts[-1] = lax.slice_in_dim(parts[-1], 0, n - hop * (shift - 1), axis=place + 1)
+        v = jnp.concatenate(parts, place + 1) if shift > 1 else parts[0]
+    d = len(hops)
+    return lax.transpose(v, [0, 1, 2, *range(3, 3 + 2 * d, 2), *range(4, 4 + 2 * d, 2)])
+
+
+def _forward(array: Array, sizes: list[int], is_complex: bool) -> Array:
+    axes = [d - len(sizes) for d, n in enumerate(sizes) if n > 1]
+    if not axes:
+        return array
+    return (jnp.fft.fftn if is_complex else jnp.fft.rfftn)(array, axes=axes)
+
+
+def _reversed(array: Array, sizes: list[int], is_complex: bool) -> Array:
+    """The transform at negative frequencies: that of the array read backwards."""
+    return _forward(array.conj(), sizes, is_complex).conj()
+
+
+def _inverse(array: Array, sizes: list[int], is_complex: bool) -> Array:
+    axes = [d - len(sizes) for d, n in enumerate(sizes) if n > 1]
+    if not axes:
+        return array
+    return (jnp.fft.ifftn if is_complex else jnp.fft.irfftn)(array, [n for n in sizes if n > 1], axes)
+
+
+# As for fft, with the block's transform; norms of blocks are at most those of x and w. In the
+# kernel's form the products of the blocks are summed first: the windows overlap, each position
+# of x in at most ceil(N / V) of them along an axis.
+def error(problem: Problem) -> tuple[float, float]:
+    layer = _is_layer(problem)
+    sizes, spans, positions = _cut(replace(problem, axes=tuple(replace(axis, L=1) for axis in problem.axes)))
+    blocks = prod(-(-count // (n - span + 1)) for n, span, count in zip(sizes, spans, positions, strict=True))
+    if all(n == 1 for n in sizes):
+        return summation_error(problem, problem.terms), 0.0
+    e = transform_error([n for n in sizes if n > 1])
+    shorter = prod(min(axis.K, axis.I) for axis in problem.axes)
+    if layer:
+        return 0.0, 2 * e + 4.0 * (problem.c + 3) + sqrt(shorter) * e
+    repeated = sqrt(prod(-(-n // (n - span + 1)) for n, span in zip(sizes, spans, strict=True)))
+    return 0.0, repeated * (2 * e + 4.0 * (problem.c * blocks + 3) + sqrt(shorter) * e)
+
+
+OVERLAP = Engine("overlap", elementwise=False, refusal=refusal, work=work, memory=memory, run=run, error=error)

@@ -1,0 +1,123 @@
+"""tune: measure the engines on this machine, and keep the times as wisdom."""
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxconv.plan import plan
+from jaxconv.planner import Wishes, candidates
+from jaxconv.primitive import contract
+from jaxconv.problem import Problem
+from jaxconv.wisdom import NONE, Wisdom, read, write
+
+QUANTILE = 0.2
+WORSE = 20  # an engine that is estimated at this many times the best estimate is not measured
+
+
+def tune(
+    f: Callable | Problem, *args, path: str | os.PathLike | None = None, progress: bool = True, **kwargs
+) -> Wisdom:
+    """Measure every engine on each contraction of the call `f(*args, **kwargs)`.
+
+    The call is traced, not run, as by `jaxconv.plan`: gradients are calls like any other, so
+    `jaxconv.tune(jax.grad(loss), parameters)` measures the passes that training needs. Each
+    engine that neither refuses nor is estimated at 20 times the best runs alone on random
+    operands; its time is the 20 % quantile of its calls in about 0.1 seconds.
+
+    Parameters
+    ----------
+    f : a function, or a Problem
+    *args, **kwargs : its arguments; arrays may be `jax.ShapeDtypeStruct`s
+    path : the file to add the times to (made if there is none), for `jaxconv.wisdom`; None writes none
+    progress : whether to show a progress bar
+
+    Returns
+    -------
+    Wisdom
+        All that the file holds now; `.measured(problem, platform)` gives seconds by engine.
+
+    Raises
+    ------
+    ValueError
+        The file is no wisdom for this machine: remove it, or name another. And what the call raises.
+
+    >>> import jaxconv, jax.numpy as jnp
+    >>> found = jaxconv.tune(jaxconv.correlate, jnp.ones(100), jnp.ones(5), progress=False)
+    >>> [(platform, problem)] = found.problems
+    >>> "shifts" in found.measured(problem, platform)
+    True
+
+    Source: the measuring planner is FFTW's (Frigo and Johnson, 2005).
+    """
+    platform = jax.default_backend()
+    wisdom = read(path) if path is not None and Path(path).exists() else NONE
+    found = {p.problem: p.wishes for p in plan(f, *args, platform=platform, **kwargs) if not p.problem.is_empty}
+    jobs = [
+        (problem, name) for problem, wishes in found.items() for name in _worth_measuring(problem, wishes, platform)
+    ]
+    times: dict[Problem, dict[str, float]] = {problem: {} for problem in found}
+    for problem, name in _shown(jobs, progress):
+        with _types(problem):
+            times[problem][name] = measure(problem, name, found[problem])
+    for problem, seconds in times.items():
+        wisdom = wisdom.joined(platform, problem, seconds)
+    if path is not None:
+        write(path, wisdom)
+    return wisdom
+
+
+def _types(problem: Problem):
+    """The context in which the problem's dtypes exist."""
+    wide = any(jnp.dtype(dtype).name in ("float64", "complex128", "int64", "uint64") for dtype in problem.dtypes)
+    return jax.enable_x64(True) if wide else nullcontext()
+
+
+def _worth_measuring(problem: Problem, wishes: Wishes, platform: str) -> list[str]:
+    free = replace(wishes, forward="auto", accuracy="normwise")
+    able = [c for c in candidates(problem, free, platform) if c.seconds is not None]
+    best = min(c.seconds for c in able if c.seconds is not None)
+    return [c.engine.name for c in able if c.seconds is not None and c.seconds <= WORSE * best]
+
+
+def _shown(jobs: list, progress: bool):
+    if not progress:
+        return jobs
+    from rich.progress import track  # here: the rest of the package does without
+
+    return track(jobs, description="measuring engines")
+
+
+def measure(problem: Problem, engine: str, wishes: Wishes = Wishes(), seconds: float = 0.1) -> float:  # noqa: B008
+    """Seconds that one engine takes for a Problem on random operands: the 20 % quantile of its calls.
+
+    About `seconds` are spent, and two calls at least.
+    """
+    x, w = _random(problem.x_shape, problem.dtypes.x), _random(problem.w_shape, problem.dtypes.w)
+    call = jax.jit(partial(contract, problem, wishes=replace(wishes, forward=engine))).lower(x, w).compile()
+
+    def once() -> float:
+        start = time.perf_counter()
+        jax.block_until_ready(call(x, w))
+        return time.perf_counter() - start
+
+    once()
+    times, end = [once()], time.perf_counter() + seconds
+    while time.perf_counter() < end and len(times) < 200:
+        times.append(once())
+    return sorted(times)[int(QUANTILE * (len(times) - 1))]
+
+
+def _random(shape: tuple[int, ...], dtype: str) -> jax.Array:
+    rng = np.random.default_rng(0)
+    if jnp.issubdtype(dtype, jnp.integer):
+        return jnp.asarray(rng.integers(0, 8, shape), dtype)
+    values = rng.standard_normal(shape, np.float32)
+    return jnp.asarray(values + 1j * values if jnp.issubdtype(dtype, jnp.complexfloating) else values, dtype)

@@ -1,0 +1,302 @@
+"""The bench: jaxconv beside JAX's own functions, SciPy, OpenCV, PyTorch and scikit-image, in one run.
+
+    ./scripts/bench                          # every row, under 15 minutes on two cores
+    ./scripts/bench --rows 'image|dense3x3'  # some
+
+Every library computes the same row from the same random float32 arrays; each answer is checked
+against float64 before it is timed. Blocks of calls of each library take turns over several rounds,
+after a pause and an uncounted call; a library's figure is the 20 % quantile of its calls. JAX's
+functions are jitted, their inputs are arguments on the device. First-call time (with compilation)
+and the rise of the process's memory during a call stand beside. Nothing else should run meanwhile.
+
+Writes bench.json, bench.md and bench.png to out/bench/.
+"""
+
+import ctypes
+import gc
+import json
+import os
+import platform
+import re
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from math import exp, log, nan
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import jax
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+import scipy
+import torch
+import typer
+from rich.console import Console
+from rows import Row, rows
+
+import jaxconv
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+TOLERANCE = 2e-4  # of the norm, in float32; every library answers within it, or is not timed
+QUANTILE = 0.2
+console = Console()
+
+
+@dataclass
+class Measured:
+    """One library on one row; seconds and bytes."""
+
+    seconds: float
+    first_call: float
+    memory: int | None
+    error: float
+
+
+@dataclass
+class Result:
+    row: str
+    kind: str
+    products: float
+    input_bytes: int
+    libraries: dict[str, Measured] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def best(self, wanted: Callable[[str], bool]) -> tuple[str, float]:
+        found = {name: m.seconds for name, m in self.libraries.items() if wanted(name)}
+        name = min(found, key=found.__getitem__, default="")
+        return name, found.get(name, nan)
+
+    @property
+    def today(self) -> tuple[str, float]:
+        """The faster of JAX's own."""
+        return self.best(lambda name: name.startswith("jax "))
+
+    @property
+    def other(self) -> tuple[str, float]:
+        """The fastest of the other libraries."""
+        return self.best(lambda name: not name.startswith("jax"))
+
+    def ratio(self, against: float, ours: str = "jaxconv") -> float:
+        """How many times faster than `against` seconds we are."""
+        mine = self.libraries.get(ours)
+        return against / mine.seconds if mine else nan
+
+
+def calls(row: Row) -> dict[str, Callable]:
+    """library -> () -> (its call, the answer in the order of the truth)."""
+    on_device = [jnp.asarray(a) for a in row.data]
+    found = {}
+    for name, f in row.jax.items():
+        jitted = jax.jit(f)
+        found[name] = lambda jitted=jitted: lambda: jax.block_until_ready(jitted(*on_device))
+    for name, ready in row.others.items():
+        found[name] = lambda ready=ready: ready(*row.data)
+    return found
+
+
+def answer(call: Callable, y) -> np.ndarray:
+    y = getattr(call, "outward", lambda y: y)(y)
+    return np.asarray(y.cpu() if isinstance(y, torch.Tensor) else y, np.float64)
+
+
+def resident(which: str) -> int:
+    """Bytes of the process: VmRSS now, or VmHWM, the peak since `reset`."""
+    return int(re.search(rf"{which}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+
+def memory(call: Callable) -> int | None:
+    """How far the process grows during one call, in bytes; None where the system does not tell."""
+    try:
+        gc.collect()
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        before = resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")
+        call()
+        return max(0, resident("VmHWM") - before)
+    except (OSError, TypeError):
+        return None
+
+
+def measure(row: Row, rounds: int, block: float) -> Result:
+    result = Result(row.name, row.kind, row.products, sum(a.nbytes for a in row.data))
+    truth = np.asarray(row.truth(*(a.astype(float) for a in row.data)))
+    scale = np.linalg.norm(truth)
+    ready, once = {}, {}
+    for name, make in calls(row).items():
+        try:
+            call = make()
+            start = time.perf_counter()
+            y = call()
+            first = time.perf_counter() - start
+            error = float(np.linalg.norm(answer(call, y) - truth) / scale)
+        except Exception as e:  # a peer that cannot is named in the table
+            result.failures[name] = f"{type(e).__name__}: {str(e).splitlines()[0][:200]}"
+            continue
+        if not error < TOLERANCE:
+            result.failures[name] = f"its answer is off by {error:.2g} of the norm"
+            continue
+        del y
+        start = time.perf_counter()
+        call()
+        once[name] = time.perf_counter() - start
+        ready[name] = call
+        result.libraries[name] = Measured(nan, first, memory(call), error)
+    samples: dict[str, list[float]] = {name: [] for name in ready}
+    for _ in range(rounds):
+        for name, call in ready.items():
+            if once[name] > 0.3 and len(samples[name]) >= 2:
+                continue  # slow ones need no more
+            time.sleep(0.01)
+            call()
+            for _ in range(max(1, min(50, int(block / once[name])))):
+                start = time.perf_counter()
+                call()
+                samples[name].append(time.perf_counter() - start)
+    for name, times in samples.items():
+        result.libraries[name].seconds = sorted(times)[int(QUANTILE * (len(times) - 1))]
+    return result
+
+
+# ---- reports
+
+
+def geometric_mean(ratios: list[float]) -> float:
+    ratios = [r for r in ratios if r == r]
+    return exp(statistics.fmean(map(log, ratios))) if ratios else nan
+
+
+def machine() -> dict[str, str]:
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return {
+        "device": jax.devices()[0].device_kind,
+        "processor": f"{cpu[1] if cpu else platform.processor()}, {len(os.sched_getaffinity(0))} cores",
+        "date": time.strftime("%Y-%m-%d"),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "jaxconv": jaxconv.__version__,
+        "torch": torch.__version__,
+        "opencv": cv2.__version__,
+        "scipy": scipy.__version__,
+    }
+
+
+def summary(results: list[Result]) -> list[tuple[str, int, float, float, float, float]]:
+    """(kind, rows, mean and least ratio to the best other library, mean and least to JAX today)."""
+    kinds = {result.kind: [r for r in results if r.kind == result.kind] for result in results} | {"all": results}
+    lines = []
+    for kind, group in kinds.items():
+        other = [r.ratio(r.other[1]) for r in group]
+        today = [r.ratio(r.today[1]) for r in group]
+        lines.append(
+            (kind, len(group), geometric_mean(other), min(other, default=nan), geometric_mean(today), min(today))
+        )
+    return lines
+
+
+def markdown(results: list[Result], about: dict[str, str]) -> str:
+    lines = [", ".join(f"{key} {value}" for key, value in about.items()), ""]
+    lines += ["| rows | number | to best other, mean | least | to JAX today, mean | least |", "| --- |" + " --- |" * 5]
+    lines += [f"| {k} | {n} | {a:.2f} | {b:.2f} | {c:.1f} | {d:.2f} |" for k, n, a, b, c, d in summary(results)]
+    lines += [
+        "",
+        "| row | jaxconv ms | elementwise ms | best other | ms | ratio | JAX today | ms | ratio | first call s "
+        "(JAX today) | memory MB (inputs) |",
+        "| --- |" + " --- |" * 10,
+    ]
+    for r in results:
+        (other, o), (today, t) = r.other, r.today
+        mine, exact = (r.libraries.get(name) for name in ("jaxconv", "jaxconv elementwise"))
+        if mine is None:
+            lines.append(f"| {r.row} | {r.failures.get('jaxconv')} |" + " |" * 9)
+            continue
+        lines.append(
+            f"| {r.row} | {mine.seconds * 1e3:.3f} | {exact.seconds * 1e3 if exact else nan:.3f} | {other} "
+            f"| {o * 1e3:.3f} | {r.ratio(o):.2f} | {today} | {t * 1e3:.3f} | {r.ratio(t):.2f} "
+            f"| {mine.first_call:.2f} ({r.libraries[today].first_call if today else nan:.2f}) "
+            f"| {(mine.memory or 0) / 1e6:.0f} ({r.input_bytes / 1e6:.0f}) |"
+        )
+    failures = [f"- {r.row}, {name}: {why}" for r in results for name, why in r.failures.items()]
+    if failures:
+        lines += ["", "Not timed:", "", *failures]
+    return "\n".join(lines) + "\n"
+
+
+def picture(results: list[Result], about: dict[str, str]):
+    names = [r.row for r in results]
+    figure, axis = plt.subplots(figsize=(9, 1.5 + 0.24 * len(names)), layout="constrained")
+    places = np.arange(len(names))
+    for offset, color, label, of in (
+        (-0.2, "#0072b2", "best other library", lambda r: r.other[1]),
+        (0.2, "#d55e00", "JAX today", lambda r: r.today[1]),
+    ):
+        ratios = [r.ratio(of(r)) for r in results]
+        axis.barh(places + offset, np.log2(ratios), 0.38, color=color, label=f"against {label}")
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_yticks(places, names, fontsize=7)
+    axis.invert_yaxis()
+    axis.margins(y=0.01)
+    ticks = range(-2, 11, 1)
+    axis.set_xticks(list(ticks), [f"{2.0**t:g}" for t in ticks])
+    axis.set_xlabel("times as fast")
+    axis.legend(loc="lower right")
+    axis.set_title(f"jaxconv, float32: {about['processor']}, jax {about['jax']}, {about['date']}", fontsize=9)
+    return figure
+
+
+def write(folder: Path, name: str, save: Callable[[Path], object]) -> None:
+    """Whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"part-{name}"
+    save(part)
+    part.replace(folder / name)
+
+
+def main(
+    pattern: Annotated[str, typer.Option("--rows", help="regular expression over row names")] = "",
+    rounds: Annotated[int, typer.Option(help="how often the libraries take turns")] = 5,
+    block: Annotated[float, typer.Option(help="seconds of each turn")] = 0.05,
+    out: Annotated[Path, typer.Option(help="folder of the results")] = Path("out/bench"),
+) -> None:
+    """Measure, print, and write JSON, Markdown and a picture."""
+    chosen = [row for row in rows() if re.search(pattern, row.name)]
+    if not chosen:
+        raise typer.BadParameter(f"--rows {pattern!r} names no row; the names: {', '.join(r.name for r in rows())}.")
+    started, results = time.perf_counter(), []
+    for row in chosen:
+        result = measure(row, rounds, block)
+        results.append(result)
+        (other, o), (today, t) = result.other, result.today
+        mine = result.libraries.get("jaxconv")
+        console.print(
+            f"{row.name:50} {mine.seconds * 1e3 if mine else nan:9.3f} ms   {result.ratio(o):6.2f} x {other:20} "
+            f"{result.ratio(t):7.2f} x {today}",
+            *result.failures.items(),
+            highlight=False,
+        )
+        jax.clear_caches()
+        row.__dict__.pop("data", None)
+    about = machine()
+    text = markdown(results, about)
+    write(out, "bench.md", lambda path: path.write_text(text))
+    write(
+        out,
+        "bench.json",
+        lambda path: path.write_text(json.dumps({"about": about, "rows": [asdict(r) for r in results]}, indent=1)),
+    )
+    write(out, "bench.png", lambda path: picture(results, about).savefig(path, dpi=120))
+    for kind, n, *ratios in summary(results):
+        console.print(
+            f"{kind:24} {n:3} rows; others: mean {ratios[0]:.2f}, least {ratios[1]:.2f}; "
+            f"JAX today: mean {ratios[2]:.1f}, least {ratios[3]:.2f}",
+            highlight=False,
+        )
+    console.print(f"{time.perf_counter() - started:.0f} s; {out}/bench.md, bench.json, bench.png")
+
+
+if __name__ == "__main__":
+    typer.run(main)

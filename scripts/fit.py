@@ -1,0 +1,214 @@
+"""Fit the planner's constants on this machine, and judge the planner on problems that were not fitted.
+
+    .venv/bin/python scripts/fit.py measure     # times every engine on random problems: 20 minutes for 600
+    .venv/bin/python scripts/fit.py fit         # fits, judges on what was not fitted, writes jaxconv/costs.json
+
+Random problems are those of scripts/problems.py. The loss of a choice is the time of the engine
+that the planner takes over that of the best, less one. Measurements go to out/fit/, one JSON line a
+problem, and are resumed; the report and its picture lie beside them. Nothing else should run meanwhile.
+"""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import jaxlib
+import matplotlib
+import numpy as np
+import typer
+from problems import random_problem
+from rich.progress import track
+from scipy.optimize import least_squares, nnls
+
+from jaxconv import costs
+from jaxconv.engines import ENGINES, Engine
+from jaxconv.problem import Axis, Problem, Triple  # noqa: F401  (what a line of measurements is written in)
+from jaxconv.tune import measure as seconds_of
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+FOLDER = Path("out/fit")
+TABLE = Path("jaxconv/costs.json")
+FOLDS = 5
+app = typer.Typer(help=__doc__, rich_markup_mode=None, pretty_exceptions_enable=False)
+Measured = list[tuple[Problem, dict[str, float]]]
+
+
+def measurements() -> Path:
+    return FOLDER / f"{jax.default_backend()}-{jaxlib.__version__}.jsonl"
+
+
+# Engines that would take minutes are left out: an engine is only worth measuring where it might win.
+def hopeless(name: str, problem: Problem) -> bool:
+    taps = math.prod(axis.K for axis in problem.axes)
+    outputs = math.prod(axis.O for axis in problem.axes)
+    wide = min(problem.c if taps <= outputs else problem.n, problem.m)
+    if name in ("gemm", "winograd") and wide < 4:
+        return problem.products > 3e7
+    if name in ("shifts", "gemm", "direct") and min(taps, outputs) > 300:
+        return problem.products > 2e8
+    if name == "direct" and (problem.g > 1 or len(problem.axes) > 2):
+        return problem.products > 1e8 * problem.c
+    if name == "shifts":
+        return problem.products > (6e8 if wide <= 16 else 3e8)
+    if name in ("fft", "overlap"):
+        return ENGINES[name].work(problem).get("points", 0) > 6e7
+    return False
+
+
+@app.command()
+def measure(
+    count: Annotated[int, typer.Option(help="how many problems in all")] = 620,
+    seconds: Annotated[float, typer.Option(help="time spent on each engine")] = 0.025,
+    minutes: Annotated[float, typer.Option(help="stop after that long")] = 60,
+) -> None:
+    """Time every engine on random problems; those that are measured already are kept."""
+    path, platform, start = measurements(), jax.default_backend(), time.monotonic()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done = len(path.read_text().splitlines()) if path.exists() else 0
+    with path.open("a") as file:
+        for seed in track(range(done, count), description="measuring"):
+            if time.monotonic() - start > 60 * minutes:
+                break
+            problem, times = random_problem(seed), {}
+            with jax.enable_x64("64" in problem.dtypes.x):
+                for name, engine in ENGINES.items():
+                    if not engine.refusal(problem, platform) and not hopeless(name, problem):
+                        times[name] = seconds_of(problem, name, seconds=seconds)
+            jax.clear_caches()
+            file.write(json.dumps([seed, repr(problem), times]) + "\n")
+            file.flush()
+
+
+def read(path: Path) -> Measured:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [(eval(text), {k: t for k, t in times.items() if t}) for _, text, times in lines]
+
+
+def fitted(engine: Engine, measured: Measured) -> dict[str, float]:
+    """The constants of one engine: not negative, least squares of the logarithm.
+
+    Outliers count less, and so does an engine that is far from the best: its time is only to be large.
+    """
+    mine = [(p, times[engine.name]) for p, times in measured if engine.name in times]
+    near = [min(times.values()) / times[engine.name] for _, times in measured if engine.name in times]
+    reals = [costs.kind(p) == "real" for p, _ in mine]
+    floats = [(engine.work(p), t) for (p, t), real in zip(mine, reals, strict=True) if real]
+    weights = np.sqrt(np.array([share for share, real in zip(near, reals, strict=True) if real]))
+    names = sorted({name for work, _ in floats for name in work})
+    counts = np.array([[work.get(name, 0.0) for name in names] for work, _ in floats])
+    times = np.array([t for _, t in floats])
+    scale = np.maximum(counts.max(0), 1e-30)
+    start, _ = nnls(weights[:, None] * counts / scale / times[:, None], weights)
+
+    # Unused constants may come in again, from a small share of the median time.
+    start = np.maximum(start, 1e-3 * np.median(times))
+    result = least_squares(
+        lambda theta: weights * (np.log((counts / scale) @ np.exp(theta)) - np.log(times)),
+        np.log(start),
+        jac=lambda theta: (weights / ((counts / scale) @ np.exp(theta)))[:, None] * (counts / scale) * np.exp(theta),
+        loss="soft_l1",
+        f_scale=0.3,
+    )
+    rates = dict(zip(names, np.exp(result.x) / scale, strict=True))
+    total = (counts / scale) @ np.exp(result.x)
+    share = ((counts / scale) * np.exp(result.x) / total[:, None]).max(0)
+    rates = {name: float(f"{rates[name]:.4g}") for name, s in zip(names, share, strict=True) if s > 0.01}
+    for kind in sorted({costs.kind(p) for p, _ in mine} - {"real"}):
+        others = [
+            t / sum(rates.get(k, 0) * v for k, v in engine.work(p).items()) for p, t in mine if costs.kind(p) == kind
+        ]
+        rates[f"times {kind}"] = float(f"{np.median(others):.3g}")
+    return rates
+
+
+def losses(measured: Measured, table) -> Iterator[tuple[float, str, str, Problem]]:
+    """(loss, chosen, best, problem)."""
+    for problem, times in measured:
+        if not times:
+            continue
+        able = [e.name for e in ENGINES.values() if not e.refusal(problem, jax.default_backend())]
+        chosen = min(able, key=lambda name: costs.estimate(table, ENGINES[name], problem))
+        best = min(times, key=times.__getitem__)
+        yield times.get(chosen, math.inf) / times[best] - 1, chosen, best, problem
+
+
+@app.command()
+def fit(
+    data: Annotated[Path | None, typer.Option(help="the measurements; by default those of this jaxlib")] = None,
+    version: Annotated[str, typer.Option(help="the jaxlib that they were made with")] = jaxlib.__version__,
+    write: Annotated[bool, typer.Option(help="write jaxconv/costs.json")] = True,
+    worst: Annotated[int, typer.Option(help="how many of the worst choices to print")] = 15,
+) -> None:
+    """Fit on all measurements; judge each problem by constants that were fitted without it."""
+    measured = read(data or measurements())
+    found, ratios = [], {name: [] for name in ENGINES}
+    for fold in range(FOLDS):
+        rest = [one for i, one in enumerate(measured) if i % FOLDS != fold]
+        table = {engine.name: fitted(engine, rest) for engine in ENGINES.values()}
+        found += losses(measured[fold::FOLDS], table)
+        for problem, times in measured[fold::FOLDS]:
+            for name, t in times.items():
+                ratios[name].append(costs.estimate(table, ENGINES[name], problem) / t)
+    found.sort(key=lambda row: -row[0])
+    values = np.array([row[0] for row in found])
+    times_of = [times for _, times in measured if times]
+    always = {n: np.array([t[n] / min(t.values()) - 1 if n in t else math.inf for t in times_of]) for n in ENGINES}
+    lines = [
+        f"jaxlib {version}, {jax.devices()[0].device_kind}, {time.strftime('%Y-%m-%d')}: {len(values)} random "
+        f"problems, each judged by constants that were fitted without it ({FOLDS} folds).",
+        "",
+        "| choice | median loss | 90th percentile | 95th percentile | best engine chosen |",
+        "| --- | --- | --- | --- | --- |",
+        *(
+            f"| {name} | {np.median(v):.1%} | {_percentile(v, 0.9)} | {_percentile(v, 0.95)} | {np.mean(v == 0):.0%} |"
+            for name, v in {"the planner": values, **{f"always {n}": v for n, v in always.items()}}.items()
+        ),
+        "",
+    ]
+    print("\n".join(lines))
+    for name, r in ratios.items():
+        quantiles = " ".join(f"{q:.2f}" for q in np.quantile(r, [0.05, 0.25, 0.5, 0.75, 0.95]))
+        print(f"{name:9} {len(r)} estimates, quantiles of estimate/measured: {quantiles}")
+    for loss, chosen, best, problem in found[:worst]:
+        print(f"{loss:7.0%} {chosen} for {best}: {problem}")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / f"planner-{version}.md").write_text("\n".join(lines))
+    picture(np.sort(values), version).savefig(FOLDER / f"planner-{version}.png", dpi=110)
+    if write:
+        everything = json.loads(TABLE.read_text()) if TABLE.exists() else {}
+        table = {engine.name: fitted(engine, measured) for engine in ENGINES.values()}
+        everything.setdefault(jax.default_backend(), {})[version] = table
+        part = TABLE.with_suffix(".part")
+        part.write_text(json.dumps(everything, indent=1) + "\n")
+        part.replace(TABLE)
+
+
+def _percentile(values: np.ndarray, share: float) -> str:
+    """The smallest loss that `share` of the problems do not exceed; infinite where the choice was not measured."""
+    value = float(np.sort(values)[math.ceil(share * len(values)) - 1])
+    return f"{value:.0%}" if math.isfinite(value) else "not measured, it would take too long"
+
+
+def picture(values: np.ndarray, version: str):
+    """How the losses are distributed."""
+    figure, axis = plt.subplots(figsize=(6, 3.5), layout="constrained")
+    axis.step(
+        np.clip(values, 1e-3, 1e2) * 100, np.arange(1, len(values) + 1) / len(values), where="post", color="#0072b2"
+    )
+    axis.set_xscale("log")
+    axis.axvline(50, color="gray", linewidth=0.8, linestyle=":")
+    axis.axhline(0.95, color="gray", linewidth=0.8, linestyle=":")
+    axis.set_xlabel("time lost by the planner's choice, % (at least 0.1 is drawn)")
+    axis.set_ylabel("share of the problems")
+    axis.set_title(f"{len(values)} random problems, jaxlib {version}", fontsize=10)
+    return figure
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,116 @@
+"""The loops of the engines: with blocks of a few elements they give what they give in one piece."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from jaxconv.engines import ENGINES, gemm, overlap, shifts, winograd
+from jaxconv.engines.blocks import divisor
+from jaxconv.engines.phases import axis_phases
+from jaxconv.padding import lax_axes
+from jaxconv.problem import Axis, Problem, Triple
+from jaxconv.reference import reference
+from tests.problems import NHWC, PASSES, PROBLEMS, check, operands, x64
+
+LARGER = {
+    "image": Problem(lax_axes("test", [23, 17], [3, 3], [1, 1], "SAME")),
+    "images, kernel of seven": Problem(lax_axes("test", [19, 18], [7, 7], [1, 1], "SAME"), n=3, c=2, m=3, layouts=NHWC),
+    "kernel of eleven": Problem(lax_axes("test", [40], [11], [1], "SAME"), n=2, c=2, m=2),
+    "depthwise": Problem(lax_axes("test", [13, 14], [3, 3], [1, 1], "SAME"), n=4, g=5, layouts=NHWC),
+    "grouped": Problem(lax_axes("test", [9, 14], [3, 3], [1, 1], "SAME"), n=3, g=2, c=3, m=4, layouts=NHWC),
+    "dilated": Problem(lax_axes("test", [21, 14], [3, 3], [1, 1], "SAME", None, [2, 3]), n=2, c=2, m=2),
+    "strided": Problem(lax_axes("test", [21, 14], [3, 5], [2, 3], "SAME"), n=2, c=2, m=2, layouts=NHWC),
+    "transposed": Problem(lax_axes("test", [8, 7], [4, 3], [1, 1], [(3, 2), (2, 3)], [2, 3]), n=2, c=2, m=2),
+    "signal": Problem(lax_axes("test", [301], [20], [1], "SAME")),
+    "volume": Problem(lax_axes("test", [9, 8, 10], [3, 3, 3], [1, 1, 1], "SAME"), n=2, c=2, m=2),
+    "complex": Problem(lax_axes("test", [61], [9], [1], "SAME"), n=2, c=2, m=2, dtypes=Triple(*["complex64"] * 3)),
+    "integers": Problem(
+        lax_axes("test", [31, 9], [4, 3], [1, 1], "SAME"), n=2, c=3, m=2, dtypes=Triple(*["int32"] * 3)
+    ),
+}
+SOME = {name: PROBLEMS[name] for name in list(PROBLEMS)[::9]} | LARGER
+
+
+@pytest.fixture(params=[1, 600])
+def tiny(request, monkeypatch):
+    """Blocks of about so many bytes, sums of few terms."""
+    for module, names in {
+        gemm: ("LAYER_BYTES", "KERNEL_BYTES"),
+        winograd: ("LAYER_BYTES", "KERNEL_BYTES"),
+        overlap: ("GROUP_BYTES",),
+    }.items():
+        for name in names:
+            monkeypatch.setattr(module, name, request.param)
+    for name, value in dict(FUSED=5, UNROLLED=10, ACCUMULATED=7, STREAMS=3, NARROW=2).items():
+        monkeypatch.setattr(shifts, name, value)
+    monkeypatch.setattr(gemm, "NARROW", 1 if request.param == 1 else 20)
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize(
+    "engine", [e for e in ENGINES.values() if e.name not in ("direct", "fft")], ids=lambda e: e.name
+)
+@pytest.mark.parametrize("name", SOME)
+def test_blocks_of_a_few_elements(name, engine):
+    for of in PASSES.values():
+        problem = of(SOME[name])
+        if engine.refusal(problem, "cpu") or problem.is_empty:
+            continue
+        x, w = operands(problem)
+        with x64(problem):
+            y = jax.jit(partial(engine.run, problem))(x, w)
+        check(problem, engine, y, x, w)
+
+
+def test_divisors():
+    assert [divisor(n, most) for n, most in ((12, 5), (7, 6), (7, 7), (1, 0), (30, 29))] == [4, 1, 7, 1, 15]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_phases_are_the_relation_again(seed):
+    """Every meeting of an axis is one of exactly one phase, and no phase has others."""
+    rng = np.random.default_rng(seed)
+    I, K, O = (int(n) for n in rng.integers(1, 12, 3))
+    L, S, D = (int(n) for n in rng.integers(1, 7, 3))
+    axis = Axis(I, K, O, L, S, D, int(rng.integers(-9, 9)))
+    q, r = L // np.gcd(L, S), L // np.gcd(L, D)
+    found = []
+    for a, b, sub in axis_phases(axis):
+        if sub is not None:
+            assert sub.L == 1
+            found += [(i, b + r * k, a + q * o) for i, k, o in sub.meetings()]
+    assert sorted(found) == sorted(axis.meetings())
+
+
+@pytest.mark.parametrize("taps", range(1, 13))
+def test_winograds_matrices_are_an_identity(taps):
+    """y = A^T [(G w) * (B^T x)] is the correlation, for every scheme, to the roundings of float64."""
+    rng = np.random.default_rng(taps)
+    for scheme in {s for axes in (1, 2, 3) for s in winograd.schemes(taps, axes)}:
+        if scheme.n == 1:
+            continue
+        at, g, bt = winograd.matrices(scheme.m, scheme.r)
+        x, w = rng.integers(-4, 5, scheme.n).astype(float), rng.integers(-4, 5, scheme.r).astype(float)
+        expected = np.correlate(x, w, "valid")
+        bound = 40 * 2.0**-53 * (np.abs(at) @ (np.abs(g) @ np.abs(w) * (np.abs(bt) @ np.abs(x))))
+        assert np.all(np.abs(at @ (g @ w * (bt @ x)) - expected) <= bound)
+        assert scheme.r * scheme.blocks >= taps
+        assert scheme.blocks == 1 or scheme.r % scheme.m == 0
+
+
+def test_transform_lengths_hold_the_kernel():
+    for span, count in [(3, 5), (31, 1024), (1001, 10**5), (63, 64), (2, 1), (1, 100)]:
+        [n] = overlap.lengths([span], [count])
+        assert n >= span
+        assert n == 1 or n - span + 1 >= 1
+    assert np.all(np.array(overlap.lengths([10**5], [10**8])) < 2**22)  # blocks, not one transform of all
+
+
+def test_a_phase_that_meets_nothing_is_zero():
+    problem = Problem((Axis(4, 1, 7, L=2, p=0),))
+    x, w = operands(problem)
+    for engine in ENGINES.values():
+        check(problem, engine, jax.jit(partial(engine.run, problem))(x, w), x, w)
+    assert (reference(problem, x, w)[..., 1::2] == 0).all()

@@ -1,0 +1,196 @@
+"""Wisdom and tune: what is kept, what is refused, and that a kill leaves the old file."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxconv
+from jaxconv.engines import ENGINES
+from jaxconv.planner import Wishes, candidates, choose, parse_wishes
+from jaxconv.problem import Axis, Problem
+from jaxconv.tune import measure
+from jaxconv.wisdom import NONE, VARIABLE, read, signature, write
+
+LAYER = Problem((Axis(12, 3, 10), Axis(12, 3, 10)), n=2, c=3, m=4)
+OTHER = Problem((Axis(64, 5, 60),))
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    """A file in which the engine that the planner would not take is measured as the fastest."""
+    times = {engine.name: 1.0 for engine in ENGINES.values()}
+    best = choose(LAYER, Wishes(), "cpu").name
+    other = "gemm" if best != "gemm" else "direct"
+    file = tmp_path / "wisdom.json"
+    write(file, NONE.joined("cpu", LAYER, times | {other: 1e-6}))
+    return file
+
+
+def test_what_is_written_is_read_back(path):
+    wisdom = read(path)
+    [(platform, problem)] = wisdom.problems
+    assert (platform, problem) == ("cpu", LAYER)
+    assert len(wisdom.measured(LAYER, "cpu")) == len(ENGINES)
+    assert wisdom.measured(LAYER, "gpu") == {} == wisdom.measured(OTHER, "cpu")
+    more = wisdom.joined("cpu", OTHER, {"fft": 0.5})
+    write(path, more)
+    assert read(path) == more
+    assert hash(read(path)) == hash(more)
+
+
+def test_measured_times_choose_the_engine(path):
+    wisdom = read(path)
+    times = wisdom.measured(LAYER, "cpu")
+    fastest = min(times, key=times.__getitem__)
+    assert choose(LAYER, Wishes(wisdom=wisdom), "cpu").name == fastest != choose(LAYER, Wishes(), "cpu").name
+    assert choose(OTHER, Wishes(wisdom=wisdom), "cpu") is choose(OTHER, Wishes(), "cpu")
+    assert choose(LAYER, Wishes(forward="shifts", wisdom=wisdom), "cpu").name == "shifts"
+    exact = candidates(LAYER, Wishes(accuracy="elementwise", wisdom=wisdom), "cpu")[0]
+    assert exact.engine.elementwise
+
+
+def test_the_scope_reaches_a_call_and_its_gradient(path):
+    x, w = jnp.ones((2, 3, 12, 12)), jnp.ones((4, 3, 3, 3))
+    layer = jaxconv.plan(jaxconv.lax.conv_general_dilated, x, w, (1, 1), "VALID")[0]
+    times = dict.fromkeys(ENGINES, 1.0) | {"gemm": 1e-9}
+    wisdom = NONE
+    for problem in (layer.problem, layer.problem.input_pass, layer.problem.kernel_pass):
+        wisdom = wisdom.joined("cpu", problem, times)
+    write(path, wisdom)
+    with jaxconv.wisdom(path) as found:
+        assert found == wisdom
+        inside = jaxconv.plan(jaxconv.lax.conv_general_dilated, x, w, (1, 1), "VALID")[0]
+        text = str(inside)
+    assert set(inside.engines.values()) == {"gemm"}
+    assert "measured 1e-06 ms" in text
+    assert parse_wishes("test").wisdom is None
+    assert "measured" not in str(jaxconv.plan(jaxconv.lax.conv_general_dilated, x, w, (1, 1), "VALID")[0])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda d: d["signature"].update(jaxlib="0.0.1"), "measured elsewhere .jaxlib '0.0.1', here"),
+        (lambda d: d["signature"].update(device="abacus"), "measured elsewhere .device 'abacus'"),
+        (lambda d: d["signature"].update(engines="direct"), "measured elsewhere .engines"),
+        (lambda d: d["signature"].clear(), "measured elsewhere"),
+        (lambda d: d.update(format=99), "another version of jaxconv"),
+        (lambda d: d.pop("entries"), "holds no wisdom"),
+        (lambda d: d["entries"].update(nonsense={}), "holds no wisdom"),
+        (lambda d: next(iter(d["entries"].values())).update(fft=-1.0), "no positive number"),
+        (lambda d: next(iter(d["entries"].values())).update(abacus=1.0), "belongs to no engine"),
+    ],
+)
+def test_what_is_refused(path, spoil, reason):
+    content = json.loads(path.read_text())
+    spoil(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=reason) as e, jaxconv.wisdom(path):
+        pass
+    assert "jaxconv.tune" in str(e.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\x00\x01", '{"format": 1, "signature": 3, "entries": {}}'])
+def test_files_that_are_no_wisdom(tmp_path, text):
+    file = tmp_path / "other.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match="holds no wisdom"):
+        read(file)
+    with pytest.raises(ValueError, match="holds no wisdom"):
+        jaxconv.tune(LAYER, path=file, progress=False)
+    assert file.read_text() == text  # nothing that was there is lost
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(ValueError, match="there is no such file"), jaxconv.wisdom(tmp_path / "none.json"):
+        pass
+
+
+def test_the_environment_variable(path, monkeypatch, tmp_path):
+    monkeypatch.setenv(VARIABLE, str(path))
+    assert parse_wishes("test").wisdom == read(path)
+    bad = tmp_path / "bad.json"
+    bad.write_text("{}")
+    monkeypatch.setenv(VARIABLE, str(bad))
+    with pytest.warns(UserWarning, match=f"{VARIABLE} is ignored"):
+        assert parse_wishes("test").wisdom is None
+    assert parse_wishes("test").wisdom is None  # warned of once
+
+
+def test_tune_finds_the_contractions_of_a_function(tmp_path):
+    def loss(w, x):
+        return (jaxconv.lax.conv_general_dilated(x, w, (1, 1), "VALID") ** 2).sum()
+
+    x, w = jax.ShapeDtypeStruct((2, 3, 12, 12), jnp.float32), jax.ShapeDtypeStruct((4, 3, 3, 3), jnp.float32)
+    file = tmp_path / "folder" / "wisdom.json"
+    wisdom = jaxconv.tune(jax.grad(loss), w, x, path=file, progress=False)
+    assert len(wisdom.problems) == 2  # the layer, and its gradient in w
+    assert read(file) == wisdom
+    more = jaxconv.tune(jaxconv.convolve, jnp.ones(99), jnp.ones(5), path=file, progress=False)
+    assert len(more.problems) == 3
+    for platform, problem in more.problems:
+        times = more.measured(problem, platform)
+        assert set(times) <= set(ENGINES)
+        assert all(0 < seconds < 5 for seconds in times.values())
+        assert choose(problem, Wishes(wisdom=more), platform).name == min(times, key=times.__getitem__)
+
+
+def test_tune_shows_a_progress_bar(capfd):
+    jaxconv.tune(OTHER)
+    assert "measuring engines" in capfd.readouterr().out
+
+
+def test_measure_runs_the_engine_that_is_named():
+    with pytest.raises(ValueError, match="was refused"):
+        measure(Problem((Axis(9, 2, 4, S=2),)), "winograd")
+    assert 0 < measure(OTHER, "fft", seconds=0.001) < 5
+
+
+def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write(path, NONE)
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_kill_in_the_middle_of_writing_leaves_a_whole_file(path):
+    code = textwrap.dedent("""
+        import sys
+        from jaxconv.wisdom import read, write
+        wisdom = read(sys.argv[1])
+        print("ready", flush=True)
+        while True:
+            write(sys.argv[1], wisdom)
+    """)
+    before = json.loads(path.read_text())
+    for delay in (0.0, 0.003, 0.01, 0.05):
+        process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        assert json.loads(path.read_text()) == before
+
+
+def test_the_signature_names_engines_version_and_device():
+    found = signature()
+    assert all(name in found["engines"] for name in ENGINES)
+    assert found["jaxlib"][0] == "0"
+    assert found["device"]
