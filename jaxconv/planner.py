@@ -6,7 +6,7 @@ the caller's wishes admit.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import jax
@@ -36,7 +36,7 @@ class Wishes:
     kernel: str = "auto"
     accuracy: str = "normwise"
     precision: tuple[lax.Precision, lax.Precision] | None = None
-    wisdom: Wisdom | None = None
+    wisdom: Wisdom | None = field(default=None, repr=False)
 
     @property
     def input_pass(self) -> "Wishes":

@@ -9,7 +9,8 @@ singular values of w, one axis split off at a time, in float64; as many are drop
     norm(w - sum) <= 2u * norm(w)     (and 16 roundoffs of float64 more),
 
 u being the unit roundoff of w's type, so that no element of the result is off by more than
-2u * norm(x) * norm(w) beside the roundings of the engines. Under accuracy='elementwise' the sum
+2u * norm(x) * norm(w) beside the roundings of the engines, and of the vectors to the type that is
+summed in, a unit each; what lies between the axes stays in that type. Under accuracy='elementwise' the sum
 must have one term and be within 4u * |w| entry by entry.
 
 Source: Treitel and Shanks, The design of multistage separable planar filters (1971).
@@ -23,16 +24,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxconv.engines.base import accumulator, pairwise
 from jaxconv.planner import Wishes, candidates
 from jaxconv.primitive import contract
-from jaxconv.problem import Axis, Problem
+from jaxconv.problem import Axis, Problem, Triple
 
 Terms = tuple[tuple[np.ndarray, ...], ...]
 SVD = 16 * 2.0**-53  # the singular values' own error, where w is float64 too
 
 
 def terms(w: np.ndarray, accuracy: str = "normwise") -> Terms | None:
-    """The outer products that sum to w, each one vector per axis; None where the bound is not met.
+    """The outer products that sum to w, each one vector per axis, in float64 or complex128; None out of the bound.
 
     >>> [(u, v)] = terms(np.outer([1.0, 2.0, 1.0], [-1.0, 0.0, 1.0]))
     >>> np.allclose(np.outer(u, v), [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
@@ -56,7 +58,7 @@ def _terms(data: bytes, shape: tuple[int, ...], dtype: str, accuracy: str) -> Te
             return None
         if not (np.abs(exact - _outer(found[0])) <= (4 * u + SVD) * np.abs(exact)).all():
             return None
-    return tuple(tuple(vector.astype(w.dtype) for vector in vectors) for vectors in found)
+    return tuple(map(tuple, found))
 
 
 def _split(w: np.ndarray, left_out: float) -> list[tuple[np.ndarray, ...]]:
@@ -88,10 +90,11 @@ def _outer(vectors: Sequence[np.ndarray]) -> np.ndarray:
 
 def chain(problem: Problem) -> list[Problem]:
     """The one-dimensional Problems of a term, in order: each has one of the axes, and has done with those before."""
+    summed = accumulator(problem).name  # so that nothing is rounded to a narrower type between the axes
     found, done = [], [Axis(axis.I, 1, axis.I) for axis in problem.axes]
     for d, axis in enumerate(problem.axes):
         axes = [*done[:d], axis, *done[d + 1 :]]
-        found.append(replace(problem, axes=tuple(axes)))
+        found.append(replace(problem, axes=tuple(axes), dtypes=Triple(summed, summed, summed)))
         done[d] = Axis(axis.O, 1, axis.O)
     return found
 
@@ -105,10 +108,10 @@ def pays(problem: Problem, found: Terms, wishes: Wishes, platform: str) -> bool:
 
 def contract_terms(problem: Problem, x: Array, found: Sequence[Sequence[Array]], wishes: Wishes) -> Array:
     """contract(problem, x, w) for w = the sum of the outer products."""
-    y = 0
+    parts = []
     for vectors in found:
-        part = x
+        part = x.astype(accumulator(problem))
         for link, vector in zip(chain(problem), vectors, strict=True):
-            part = contract(link, part, vector.reshape(link.w_shape), wishes)
-        y = y + part
-    return jnp.asarray(y)
+            part = contract(link, part, vector.astype(link.dtypes.w).reshape(link.w_shape), wishes)
+        parts.append(part)
+    return pairwise(parts).astype(problem.dtypes.y)

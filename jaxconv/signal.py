@@ -16,6 +16,8 @@ from jaxconv.planner import Accuracy, Method, Precision, Wishes, parse_wishes
 from jaxconv.primitive import contract
 from jaxconv.problem import Problem, Triple
 
+TRIED = 1 << 14  # entries of a known kernel
+
 
 def convolve(
     x: ArrayLike,
@@ -140,15 +142,14 @@ def _apply(call, flip: bool, x, h, mode, method, boundary, origin, accuracy, pre
         frozen(call, "origin", origin),
     )
     static = call, flip, mode, boundary, origin, frozen(call, "preferred_element_type", preferred), wishes
-    known = h if forced or (wishes.forward == "auto" and isinstance(h, np.ndarray) and h.ndim > 1) else None
+    # Only small kernels are tried unasked: singular values of a large one would take longer than they save.
+    tried = wishes.forward == "auto" and isinstance(h, np.ndarray) and h.ndim > 1 and h.size <= TRIED
     if forced and not isinstance(h, np.ndarray):
         raise ValueError(
             f"`{call}` got method='separable' and h of type {type(h).__name__}: the kernel must be known when the "
             "function is traced. Pass a NumPy array, and under `jax.jit` not as an argument."
         )
-    if known is None:
-        return _sum(x, h, *static)
-    return _of_known(x, known, *static, forced)
+    return _of_known(x, h, *static, forced) if forced or tried else _sum(x, h, *static)
 
 
 # A NumPy array's values are known when the program is traced, so it may be a short sum of outer products.
@@ -187,8 +188,7 @@ def _sum(
     problem = Problem(axes, dtypes=Triple(dtype.name, dtype.name, out.name))
     x = x.reshape(problem.x_shape)
     if terms and (forced or separable.pays(problem, terms, wishes, jax.default_backend())):
-        vectors = [[vector.astype(dtype) for vector in term] for term in terms]
-        y = separable.contract_terms(problem, x, vectors, wishes)
+        y = separable.contract_terms(problem, x, terms, wishes)
     else:
         w = h.astype(dtype)
         y = contract(problem, x, (w if flip else jnp.conj(w)).reshape(problem.w_shape), wishes)

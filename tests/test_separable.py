@@ -113,3 +113,32 @@ def test_refusals():
         jaxconv.convolve(x.astype(int), np.ones((3, 3), int), method="separable")
     with pytest.raises(ValueError, match="must be a sum of outer products"):
         jaxconv.convolve(x, RNG.normal(size=(3, 3)), method="separable", accuracy="elementwise")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_nothing_is_rounded_to_a_half_type_between_the_axes(dtype):
+    """One rounding of the result, beside the kernel's own terms in float32."""
+    x, w = jnp.asarray(RNG.normal(size=(40, 40)), dtype), np.asarray(jnp.asarray(KERNELS["box"], dtype))
+    y = jaxconv.convolve(x, w, "same", "separable")
+    expected = scipy.signal.convolve(np.asarray(x, float), w.astype(float), "same")
+    total = scipy.signal.convolve(np.abs(np.asarray(x, float)), w.astype(float), "same")
+    assert y.dtype == x.dtype
+    u = float(jnp.finfo(dtype).eps) / 2
+    assert np.all(np.abs(np.asarray(y, float) - expected) <= u * np.abs(expected) + 40 * 2.0**-24 * total)
+
+
+def test_a_wider_result_can_be_asked_for():
+    x, w = jnp.ones((20, 20), jnp.bfloat16), np.asarray(jnp.ones((3, 3), jnp.bfloat16))
+    y = jaxconv.convolve(x, w, "valid", "separable", preferred_element_type=jnp.float32)
+    assert y.dtype == jnp.float32
+    np.testing.assert_allclose(y, np.full((18, 18), 9.0), rtol=1e-6)
+
+
+def test_a_large_known_kernel_is_not_taken_apart_unasked(monkeypatch):
+    def never(*_):
+        raise AssertionError("the singular values of a large kernel")
+
+    monkeypatch.setattr(jaxconv.separable, "terms", never)
+    x = jax.ShapeDtypeStruct((300, 300), jnp.float32)
+    known = np.ones((200, 200), np.float32)
+    assert len(jaxconv.plan(lambda x: jaxconv.convolve(x, known, "same"), x)) == 1

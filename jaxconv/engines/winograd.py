@@ -115,7 +115,8 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
     if no := refuse_exact("winograd", problem):
         return no
     if len(problem.axes) > len(LETTERS):
-        return f"winograd: it transforms at most {len(LETTERS)} axes, and there are {len(problem.axes)}."
+        most = f"it transforms at most {len(LETTERS)} axes, and there are {len(problem.axes)}"
+        return f"winograd: {most}; use method='gemm'."
     for axis in problem.axes:
         step, taps = (axis.S, axis.K) if _is_layer(problem) else (axis.D, axis.O)
         if abs(step) != 1:
