@@ -5,9 +5,10 @@ An engine is one algorithm for `y = contract(problem, x, w)`. It says when it ca
 computes (`run`). It never chooses; the planner does, and computes nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
+from types import MappingProxyType
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -147,18 +148,18 @@ def pairwise(terms: Sequence[Array]) -> Array:
     return terms[0]
 
 
-def padded(problem: Problem, x: Array) -> Array:
+def padded(problem: Problem, x: Array, more: Mapping[str, int] = MappingProxyType({})) -> Array:
     """v: x dilated by L and padded by p, as long along each axis as the outputs of an oriented Problem ask for.
 
-    Output o and kernel entry k meet at v[S*o + D*k].
+    Output o and kernel entry k meet at v[S*o + D*k]. `more` zeros stand at the end of some letters' axes.
     """
     config = []
     for letter in problem.layouts.x:
         if letter in "ngc":
-            config.append((0, 0, 0))
+            config.append((0, more.get(letter, 0), 0))
             continue
         axis = problem.axes[problem.spatial.index(letter)]
-        length = axis.S * (axis.O - 1) + axis.D * (axis.K - 1) + 1
+        length = axis.S * (axis.O - 1) + axis.D * (axis.K - 1) + 1 + more.get(letter, 0)
         config.append((axis.p, length - axis.p - axis.L * (axis.I - 1) - 1, axis.L - 1))
     return lax.pad(x, jnp.zeros((), x.dtype), config)
 

@@ -13,10 +13,11 @@ Nothing but slices, products and sums, so it serves every dtype on every platfor
 bounded number of terms is written out; beyond that a loop runs over them.
 """
 
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from itertools import product
-from math import prod
+from math import gcd, prod
 
 import jax.numpy as jnp
 import numpy as np
@@ -44,7 +45,11 @@ NARROW = 16  # channels that are written out, of which every pair is a product o
 FUSED = 256  # terms that one fused loop sums
 UNROLLED = 64  # products or outputs that are written out
 ACCUMULATED = 8192  # elements of an accumulator
+LANES = 32  # features that are worth a loop along them
+TERMS, KEPT = 64, 1 << 19  # products that such a loop adds up; elements that all of them write
+STREAMED = 1 << 21  # elements of an image that is read from memory
 STREAMS = 16  # products that are added to it at a time
+PAGE, LINE, WAYS = 4096, 64, 8  # bytes of a page and of a cache line; lines in a set of a core's nearest cache
 
 
 def refusal(problem: Problem, platform: str | None) -> str | None:
@@ -74,9 +79,10 @@ def work(problem: Problem) -> dict[str, float]:
             found["sums"] = taps * prod(problem.y_shape) + 0.0
             found[f"{form}, narrow"] = products / min(problem.c, problem.m)
     elif _accumulates(problem, outputs):
-        form = "accumulated" + (" by features" if problem.n * problem.m > 1 else "")
+        form = "along lanes" if _has_lanes(problem) else "accumulated"
+        form += " by features" if problem.n * problem.m > 1 else ""
         strips = problem.g * problem.n * problem.m * problem.c * taps / STREAMS / ACCUMULATED
-        found["strips"] = outputs * (strips + 1)
+        found["lanes" if _has_lanes(problem) else "strips"] = outputs * (strips + 1)
     else:
         form = "outputs"
         found[f"{form}, narrow"] = products / min(problem.n, problem.m)
@@ -105,7 +111,7 @@ def _run(problem: Problem, x: Array, w: Array, precision) -> Array:
             return over_sums(problem, x, w, FUSED / (taps * problem.c), _fused)
         return _over_taps(problem, padded(problem, x), w, precision)
     if _accumulates(problem, outputs):
-        return _accumulated(problem, x, w)
+        return (_along_lanes if _has_lanes(problem) else _accumulated)(problem, x, w)
     return _over_outputs(problem, padded(problem, x), w, precision)
 
 
@@ -121,10 +127,35 @@ def _terms(problem: Problem, v: Array, w: Array, precision):
     w, lw = _spatial_first(problem, w, lw)
 
     def term(k) -> Array:
-        shifted = window(lx, v, [d * j for d, j in zip(D, k, strict=True)], O, S)
+        shifted = _read(problem, v, [d * j for d, j in zip(D, k, strict=True)], O, S)
         return multiply(shifted, lx, w[tuple(k)], lw, ly, precision)
 
     return term
+
+
+# Addresses that are a whole number of pages apart share one set of a core's nearest cache, which
+# holds WAYS lines: more terms than that, each on a line of its own there, and every read misses.
+def _staggered(problem: Problem, x: Array) -> Array:
+    """`padded`, with a line more in the rows where the reads of one output would crowd a set of the cache."""
+    shape = dict(zip(problem.layouts.x, x.shape, strict=True))
+    for letter, axis in zip(problem.spatial, problem.axes, strict=True):
+        shape[letter] = axis.S * (axis.O - 1) + axis.D * (axis.K - 1) + 1
+    sizes, itemsize = list(shape.values()), x.dtype.itemsize
+    strides = {c: prod(sizes[d + 1 :]) * itemsize for d, c in enumerate(shape)}
+    steps = [axis.D * strides[c] for c, axis in zip(problem.spatial, problem.axes, strict=True)]
+    taps = product(*(range(axis.K) for axis in problem.axes))
+    lines = {sum(step * j for step, j in zip(steps, k, strict=True)) // LINE for k in taps}
+    crowd = max(Counter(line % (PAGE // LINE) for line in lines).values())
+    more = LINE // itemsize
+    rows = [c for c, size in shape.items() if size >= more]
+    return padded(problem, x, {rows[-1]: more} if rows and crowd > WAYS else {})
+
+
+def _read(problem: Problem, v: Array, starts, counts, steps) -> Array:
+    """A window of v, without the features that `_staggered` adds."""
+    found = window(problem.layouts.x, v, starts, counts, steps)
+    extents = [getattr(problem, c) if c in "ngc" else n for c, n in zip(problem.layouts.x, found.shape, strict=True)]
+    return lax.slice(found, [0] * found.ndim, extents)
 
 
 def _fused(problem: Problem, x: Array, w: Array) -> Array:
@@ -141,7 +172,7 @@ def _fused(problem: Problem, x: Array, w: Array) -> Array:
             w.reshape(-1, *w.shape[len(shape) :]),
         )
         w = w.reshape(*shape, *w.shape[1:])
-    v, terms = padded(problem, x), []
+    v, terms = _staggered(problem, x), []
     part = replace(problem, c=1, layouts=Triple(lx, lw, ly))
     for c in range(problem.c):
         of_c = lax.slice_in_dim(v, c, c + 1, axis=lx.index("c"))
@@ -173,6 +204,69 @@ def _over_outputs(problem: Problem, v: Array, w: Array, precision) -> Array:
         y = lax.map(lambda t: output(jnp.unravel_index(t, O)), np.arange(prod(O)))
     y = y.reshape(*O, *y.shape[1:])
     return lax.transpose(y, [(problem.spatial + point).index(letter) for letter in ly])
+
+
+def _has_lanes(problem: Problem) -> bool:
+    """Whether g, n and m are innermost and long, so that the vectors of a processor lie along them."""
+    features = problem.g * problem.n * problem.m
+    taps, outputs = (prod(getattr(axis, name) for axis in problem.axes) for name in "KO")
+    streamed = features * taps > STREAMED and outputs < 10  # one image fills the caches, and is read ten times at most
+    return problem.layouts.w[-1] not in problem.spatial + "c" and features >= LANES and not streamed
+
+
+# The innermost kernel axis is summed term by term, for all outputs along it at once: one fused loop as
+# in `_fused` for each output of the other axes. Their positions are kept, and summed at the end. (In
+# the same loop, XLA would go through the positions one number at a time.)
+def _along_lanes(problem: Problem, x: Array, w: Array) -> Array:
+    lx, lw, ly = problem.layouts
+    letter = max(problem.spatial, key=lw.index)
+    along, layout = problem.spatial.index(letter), lw.replace("m", "nm")
+    K, O, S, D = ([getattr(axis, name) for axis in problem.axes] for name in "KOSD")
+    others = list(product(*([0] if d == along else range(n) for d, n in enumerate(O))))
+    # A few groups of zeros more, where the terms along the axis would crowd a set of the cache.
+    more = LINE // w.dtype.itemsize
+    crowded = problem.n * problem.m == 1 and PAGE // gcd(problem.g * w.dtype.itemsize, PAGE) < WAYS
+    zeros = {"g": more} if crowded and problem.g >= 4 * more else {}
+    shape = [dict(zip(lw, w.shape, strict=True)).get(c, problem.n) + zeros.get(c, 0) for c in layout]
+    shape[layout.index(letter)] = O[along]
+    count = divisor(problem.c, int(KEPT * problem.c / (len(others) * prod(shape))))
+    shape[layout.index("c")] = count
+    pieces = max(-(-K[along] // TERMS), 1 + (count == problem.c))  # XLA unrolls a loop of one, and fuses its sums
+    length, rest = divmod(K[along], pieces)
+
+    def added(i, sums, start, pieces, length):
+        j, c = start + i % pieces * length, i // pieces * count
+        reach = D[along] * (length - 1) + S[along] * (O[along] - 1) + 1
+        of_x = padded(problem, lax.dynamic_slice_in_dim(x, c, count, lx.index("c")), zeros)
+        of_x = lax.dynamic_slice_in_dim(of_x, D[along] * j, reach, lx.index(letter))
+        of_w = lax.dynamic_slice_in_dim(w, j, length, lw.index(letter))
+        of_w = lax.dynamic_slice_in_dim(of_w, c, count, lw.index("c"))
+        of_w = lax.pad(of_w, jnp.zeros((), w.dtype), [(0, zeros.get(c, 0), 0) for c in lw])
+
+        def total(o) -> Array:
+            found, counts, steps = [], K.copy(), D.copy()
+            at = [s * a for s, a in zip(S, o, strict=True)]
+            counts[along], steps[along] = O[along], S[along]
+            for t in range(length):
+                at[along] = D[along] * t
+                entry = lax.slice_in_dim(of_w, t, t + 1, axis=lw.index(letter))
+                found.append(multiply(window(lx, of_x, at, counts, steps), lx, entry, lw, layout))
+            return pairwise(found)
+
+        return [a + total(o) for a, o in zip(sums, others, strict=True)]
+
+    sums = [jnp.zeros(shape, w.dtype) for _ in others]
+    if rest:
+        step = partial(added, start=pieces * length, pieces=1, length=rest)
+        sums = lax.fori_loop(0, problem.c // count, step, sums)
+    step = partial(added, start=0, pieces=pieces, length=length)
+    sums = lax.fori_loop(0, pieces * problem.c // count, step, sums)
+    summed = [d for d, c in enumerate(layout) if c in problem.spatial + "c" and c != letter]
+    y = jnp.stack([a.sum(summed) for a in sums])
+    y = y.reshape(*[n for d, n in enumerate(O) if d != along], *y.shape[1:])
+    kept = problem.spatial.replace(letter, "") + "".join(c for d, c in enumerate(layout) if d not in summed)
+    y = lax.slice_in_dim(y, 0, problem.g, axis=kept.index("g"))
+    return lax.transpose(y, [kept.index(c) for c in ly])
 
 
 # The sum for one output is elementwise over g, n and m and goes over c and k. A strip of the
