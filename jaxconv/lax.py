@@ -73,7 +73,7 @@ def conv_general_dilated(
         In explicit sharding mode it is by default the input's along the batch and the kernel's along
         the output features; elsewhere it is a constraint.
     flip_kernel : bool
-    method : 'auto' | 'direct' | 'shifts' | 'fft', or a mapping from pass to one of these
+    method : 'auto' | 'direct' | 'shifts' | 'gemm' | 'winograd' | 'fft' | 'overlap', or a mapping from pass to one
     accuracy : 'normwise' | 'elementwise'
         As in `jaxconv.convolve`.
 

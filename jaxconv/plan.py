@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
@@ -25,7 +26,7 @@ class Plan:
     wishes: Wishes
     platform: str
 
-    @property
+    @cached_property
     def _passes(self) -> dict[str, tuple[Problem, Wishes]]:
         problem, wishes = self.problem, self.wishes
         return {
@@ -34,11 +35,11 @@ class Plan:
             "kernel": (problem.kernel_pass, wishes.kernel_pass),
         }
 
-    @property
+    @cached_property
     def candidates(self) -> dict[str, list[Candidate]]:
         return {name: candidates(p, w, self.platform) for name, (p, w) in self._passes.items()}
 
-    @property
+    @cached_property
     def engines(self) -> dict[str, str | None]:
         """For each pass the engine that would run; None where the forced one refuses."""
         chosen = {}
@@ -108,7 +109,7 @@ def plan(f: Callable | Problem, *args, platform: str | None = None, **kwargs) ->
         f is neither a function nor a Problem.
 
     >>> import jaxconv, numpy as np
-    >>> [found] = plan(jaxconv.correlate, np.zeros((64, 64), int), np.zeros((3, 3), int), "same", platform="cpu")
+    >>> [found] = plan(jaxconv.correlate, np.zeros(1000), np.zeros(9), "same", platform="cpu")
     >>> found.engines["forward"]
     'shifts'
 

@@ -93,10 +93,10 @@ def check(problem: Problem, wishes: Wishes, platform: str | None = None) -> None
 
 
 def _refusal(engine: Engine, problem: Problem, wishes: Wishes, platform: str | None) -> str | None:
-    if wishes.accuracy == "elementwise" and not engine.elementwise:
+    if wishes.accuracy == "elementwise" and not engine.elementwise(problem):
         return (
-            f"{engine.name}: its error is bounded by norms only, and accuracy='elementwise' was asked for; "
-            "use accuracy='normwise'."
+            f"{engine.name}: its error is bounded by norms only, or it spreads a NaN, and accuracy='elementwise' was "
+            "asked for; use accuracy='normwise'."
         )
     return engine.refusal(problem, platform)
 

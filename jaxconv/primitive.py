@@ -16,6 +16,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes, get_abstract_mesh, reshard
 
+from jaxconv.engines.base import varying
 from jaxconv.planner import Wishes, check, choose
 from jaxconv.problem import Problem
 
@@ -125,19 +126,13 @@ def _folded(array, batch: int, place: int):
 
 def _varying_alike(x, w):
     """Both arrays varying over the mesh axes of either, as inside `jax.shard_map` they must."""
-    vx, vw = (_varying(array) for array in (x, w))
+    vx, vw = varying(x), varying(w)
     if vx == vw:
         return x, w
     return tuple(
         jax.lax.pcast(array, tuple(sorted((vx | vw) - v)), to="varying") if (vx | vw) - v else array
         for array, v in ((x, vx), (w, vw))
     )
-
-
-def _varying(array) -> frozenset:
-    aval = jax.typeof(array)
-    kind = getattr(aval, "manual_axis_type", None)  # `vma` until jax 0.9
-    return frozenset(kind.varying if kind is not None else getattr(aval, "vma", ()))
 
 
 contract_p = Primitive("contract")

@@ -234,6 +234,16 @@ class Problem:
             yield tuple(zip(*triples, strict=True)) if triples else ((), (), ())
 
     @property
+    def taps(self) -> int:
+        """How many kernel positions there are."""
+        return prod(axis.K for axis in self.axes)
+
+    @property
+    def outputs(self) -> int:
+        """How many output positions there are."""
+        return prod(axis.O for axis in self.axes)
+
+    @property
     def terms(self) -> int:
         """The most products that any one output sums."""
         return self.c * prod(min(axis.K, axis.I) for axis in self.axes)

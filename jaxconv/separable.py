@@ -101,9 +101,12 @@ def chain(problem: Problem) -> list[Problem]:
 
 def pays(problem: Problem, found: Terms, wishes: Wishes, platform: str) -> bool:
     """Whether the chains are estimated to take less time than the kernel as it is."""
-    whole = candidates(problem, wishes, platform)[0].seconds or 0.0
-    links = sum(candidates(link, wishes, platform)[0].seconds or 0.0 for link in chain(problem))
-    return len(found) * links < whole
+
+    def seconds(problem: Problem) -> float:
+        best = candidates(problem, wishes, platform)[0]
+        return best.measured or best.seconds or 0.0
+
+    return len(found) * sum(map(seconds, chain(problem))) < seconds(problem)
 
 
 def contract_terms(problem: Problem, x: Array, found: Sequence[Sequence[Array]], wishes: Wishes) -> Array:

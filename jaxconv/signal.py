@@ -16,7 +16,7 @@ from jaxconv.planner import Accuracy, Method, Precision, Wishes, parse_wishes
 from jaxconv.primitive import contract
 from jaxconv.problem import Problem, Triple
 
-TRIED = 1 << 14  # entries of a known kernel
+TRIED = 1 << 12  # entries of a known kernel
 
 
 def convolve(

@@ -11,6 +11,7 @@ import contextvars
 import hashlib
 import json
 import os
+import stat
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -90,16 +91,23 @@ def _device() -> str:
     with contextlib.suppress(OSError):  # XLA calls every processor "cpu"
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
-                return f"{line.split(':', 1)[1].strip()}, {os.cpu_count()} cores"
-    return f"cpu, {os.cpu_count()} cores"
+                return f"{line.split(':', 1)[1].strip()}, {_cores()} cores"
+    return f"cpu, {_cores()} cores"
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def read(path: str | os.PathLike) -> Wisdom:
     """The wisdom of a file; a ValueError with the reason if it is none, or not for this machine."""
-    call, file = f"jaxconv.wisdom({str(path)!r})", Path(path)
+    file = Path(path)
+    anew = "Remove it, or name another, and measure anew with `jaxconv.tune`."
     if not file.exists():
         raise ValueError(
-            f"`{call}`: there is no such file. Make it with `jaxconv tune --out {path}` or `jaxconv.tune`."
+            f"wisdom {str(path)!r}: there is no such file. Make it with `jaxconv.tune(f, *args, path=...)` or "
+            f"`jaxconv tune TARGET --out {path}`."
         )
     try:
         found = json.loads(file.read_text())
@@ -111,17 +119,17 @@ def read(path: str | os.PathLike) -> Wisdom:
             if not all(isinstance(t, float) and t > 0 for t in times.values()) or set(times) - set(ENGINES):
                 raise ValueError("a time is no positive number, or belongs to no engine")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as e:
-        raise ValueError(f"`{call}`: the file holds no wisdom ({e}). Make it anew with `jaxconv.tune`.") from e
+        raise ValueError(f"wisdom {str(path)!r}: the file holds none ({e}). {anew}") from e
     here = signature()
     other = [f"{name} {made.get(name)!r}, here {value!r}" for name, value in here.items() if made.get(name) != value]
     if other:
-        raise ValueError(f"`{call}`: it was measured elsewhere ({'; '.join(other)}). Make it anew with `jaxconv.tune`.")
+        raise ValueError(f"wisdom {str(path)!r}: it was measured elsewhere ({'; '.join(other)}). {anew}")
     return Wisdom(_canonical(entries))
 
 
 def write(path: str | os.PathLike, wisdom: Wisdom) -> None:
     """Write the file whole, or leave the old one as it is."""
-    file = Path(path)
+    file = Path(path).resolve()  # of a link, what it points to
     file.parent.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {"format": FORMAT, "signature": signature(), "entries": _entries(wisdom.text)}
     handle, part = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
@@ -130,10 +138,17 @@ def write(path: str | os.PathLike, wisdom: Wisdom) -> None:
             json.dump(content, f, indent=1)
             f.flush()
             os.fsync(f.fileno())
+        os.chmod(part, stat.S_IMODE(file.stat().st_mode) if file.exists() else 0o666 & ~_umask())
         os.replace(part, file)
     except BaseException:
         os.unlink(part)
         raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)  # it can only be read by setting it
+    os.umask(mask)
+    return mask
 
 
 _scoped: contextvars.ContextVar[Wisdom | None] = contextvars.ContextVar("jaxconv wisdom", default=None)

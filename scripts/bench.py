@@ -7,7 +7,8 @@ Every library computes the same row from the same random float32 arrays; each an
 against float64 before it is timed. Blocks of calls of each library take turns over several rounds,
 after a pause and an uncounted call; a library's figure is the 20 % quantile of its calls. JAX's
 functions are jitted, their inputs are arguments on the device. First-call time (with compilation)
-and the rise of the process's memory during a call stand beside. Nothing else should run meanwhile.
+and memory stand beside: what XLA plans for jaxconv beside input and output, and how far the process
+grows during a call of another library. Nothing else should run meanwhile.
 
 Writes bench.json, bench.md and bench.png to out/bench/.
 """
@@ -29,6 +30,7 @@ from typing import Annotated
 import cv2
 import jax
 import jax.numpy as jnp
+import jaxlib
 import matplotlib
 import numpy as np
 import scipy
@@ -50,7 +52,7 @@ console = Console()
 
 @dataclass
 class Measured:
-    """One library on one row; seconds and bytes."""
+    """One library on one row; seconds, and bytes beside input and output (None where it is not known)."""
 
     seconds: float
     first_call: float
@@ -63,7 +65,7 @@ class Result:
     row: str
     kind: str
     products: float
-    input_bytes: int
+    array_bytes: int  # of input and output
     libraries: dict[str, Measured] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
@@ -110,6 +112,13 @@ def resident(which: str) -> int:
     return int(re.search(rf"{which}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
 
+def planned(row: Row, name: str) -> int | None:
+    """What XLA plans beside input and output; of jaxconv only, since it is compiled once more."""
+    if not name.startswith("jaxconv"):
+        return None
+    return jax.jit(row.jax[name]).lower(*row.data).compile().memory_analysis().temp_size_in_bytes
+
+
 def memory(call: Callable) -> int | None:
     """How far the process grows during one call, in bytes; None where the system does not tell."""
     try:
@@ -124,8 +133,8 @@ def memory(call: Callable) -> int | None:
 
 
 def measure(row: Row, rounds: int, block: float) -> Result:
-    result = Result(row.name, row.kind, row.products, sum(a.nbytes for a in row.data))
     truth = np.asarray(row.truth(*(a.astype(float) for a in row.data)))
+    result = Result(row.name, row.kind, row.products, sum(a.nbytes for a in row.data) + truth.nbytes // 2)
     scale = np.linalg.norm(truth)
     ready, once = {}, {}
     for name, make in calls(row).items():
@@ -149,7 +158,8 @@ def measure(row: Row, rounds: int, block: float) -> Result:
         call()
         once[name] = time.perf_counter() - start
         ready[name] = call
-        result.libraries[name] = Measured(nan, first, memory(call), error)
+        between = planned(row, name) if name in row.jax else memory(call)
+        result.libraries[name] = Measured(nan, first, between, error)
     samples: dict[str, list[float]] = {name: [] for name in ready}
     for _ in range(rounds):
         for name, call in ready.items():
@@ -182,6 +192,7 @@ def machine() -> dict[str, str]:
         "date": time.strftime("%Y-%m-%d"),
         "python": platform.python_version(),
         "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
         "jaxconv": jaxconv.__version__,
         "torch": torch.__version__,
         "opencv": cv2.__version__,
@@ -209,7 +220,7 @@ def markdown(results: list[Result], about: dict[str, str]) -> str:
     lines += [
         "",
         "| row | jaxconv ms | elementwise ms | best other | ms | ratio | JAX today | ms | ratio | first call s "
-        "(JAX today) | memory MB (inputs) |",
+        "(JAX today) | MB between (input and output) |",
         "| --- |" + " --- |" * 10,
     ]
     for r in results:
@@ -222,7 +233,7 @@ def markdown(results: list[Result], about: dict[str, str]) -> str:
             f"| {r.row} | {mine.seconds * 1e3:.3f} | {exact.seconds * 1e3 if exact else nan:.3f} | {other} "
             f"| {o * 1e3:.3f} | {r.ratio(o):.2f} | {today} | {t * 1e3:.3f} | {r.ratio(t):.2f} "
             f"| {mine.first_call:.2f} ({r.libraries[today].first_call if today else nan:.2f}) "
-            f"| {(mine.memory or 0) / 1e6:.0f} ({r.input_bytes / 1e6:.0f}) |"
+            f"| {'-' if mine.memory is None else f'{mine.memory / 1e6:.1f}'} ({r.array_bytes / 1e6:.1f}) |"
         )
     failures = [f"- {r.row}, {name}: {why}" for r in results for name, why in r.failures.items()]
     if failures:

@@ -1,11 +1,12 @@
 """Fit the planner's constants on this machine, and judge the planner on problems that were not fitted.
 
-    .venv/bin/python scripts/fit.py measure     # times every engine on random problems: 20 minutes for 600
+    .venv/bin/python scripts/fit.py measure     # times every engine on problems: 20 minutes for 500
     .venv/bin/python scripts/fit.py fit         # fits, judges on what was not fitted, writes jaxconv/costs.json
 
-Random problems are those of scripts/problems.py. The loss of a choice is the time of the engine
-that the planner takes over that of the best, less one. Measurements go to out/fit/, one JSON line a
-problem, and are resumed; the report and its picture lie beside them. Nothing else should run meanwhile.
+The problems are the bench's rows, and random ones (scripts/problems.py); judged are random ones only.
+The loss of a choice is the time of the engine that the planner takes over that of the best, less one.
+Measurements go to out/fit/, one JSON line a problem, and are resumed; the report and its picture lie
+beside them. Nothing else should run meanwhile.
 """
 
 import json
@@ -20,13 +21,15 @@ import jaxlib
 import matplotlib
 import numpy as np
 import typer
-from problems import random_problem
+from problems import ROWS, random_problem
 from rich.progress import track
 from scipy.optimize import least_squares, nnls
 
 from jaxconv import costs
 from jaxconv.engines import ENGINES, Engine
+from jaxconv.planner import Wishes, candidates
 from jaxconv.problem import Axis, Problem, Triple  # noqa: F401  (what a line of measurements is written in)
+from jaxconv.tune import SLOW
 from jaxconv.tune import measure as seconds_of
 
 matplotlib.use("Agg")
@@ -35,6 +38,9 @@ import matplotlib.pyplot as plt
 FOLDER = Path("out/fit")
 TABLE = Path("jaxconv/costs.json")
 FOLDS = 5
+COUNTED = 4  # times that a row counts
+CAUTION = 0.75  # quantile of what other types take: where they vary, an engine is not to be relied on
+HOPELESS = 2.0  # seconds: an engine whose estimate is beyond is not measured
 app = typer.Typer(help=__doc__, rich_markup_mode=None, pretty_exceptions_enable=False)
 Measured = list[tuple[Problem, dict[str, float]]]
 
@@ -43,51 +49,41 @@ def measurements() -> Path:
     return FOLDER / f"{jax.default_backend()}-{jaxlib.__version__}.jsonl"
 
 
-# Engines that would take minutes are left out: an engine is only worth measuring where it might win.
-def hopeless(name: str, problem: Problem) -> bool:
-    taps = math.prod(axis.K for axis in problem.axes)
-    outputs = math.prod(axis.O for axis in problem.axes)
-    wide = min(problem.c if taps <= outputs else problem.n, problem.m)
-    if name in ("gemm", "winograd") and wide < 4:
-        return problem.products > 3e7
-    if name in ("shifts", "gemm", "direct") and min(taps, outputs) > 300:
-        return problem.products > 2e8
-    if name == "direct" and (problem.g > 1 or len(problem.axes) > 2):
-        return problem.products > 1e8 * problem.c
-    if name == "shifts":
-        return problem.products > (6e8 if wide <= 16 else 3e8)
-    if name in ("fft", "overlap"):
-        return ENGINES[name].work(problem).get("points", 0) > 6e7
-    return False
-
-
 @app.command()
 def measure(
     count: Annotated[int, typer.Option(help="how many problems in all")] = 620,
     seconds: Annotated[float, typer.Option(help="time spent on each engine")] = 0.025,
     minutes: Annotated[float, typer.Option(help="stop after that long")] = 60,
 ) -> None:
-    """Time every engine on random problems; those that are measured already are kept."""
+    """Time every engine on the rows (their seeds are negative) and on random problems, but for those that were.
+
+    Measurements of engines that have changed since are the caller's to remove.
+    """
     path, platform, start = measurements(), jax.default_backend(), time.monotonic()
     path.parent.mkdir(parents=True, exist_ok=True)
-    done = len(path.read_text().splitlines()) if path.exists() else 0
+    done = {json.loads(line)[0] for line in path.read_text().splitlines()} if path.exists() else set()
     with path.open("a") as file:
-        for seed in track(range(done, count), description="measuring"):
+        for seed in track([s for s in range(-len(ROWS), count) if s not in done], description="measuring"):
             if time.monotonic() - start > 60 * minutes:
                 break
-            problem, times = random_problem(seed), {}
+            problem, times = random_problem(seed) if seed >= 0 else ROWS[seed], {}
             with jax.enable_x64("64" in problem.dtypes.x):
-                for name, engine in ENGINES.items():
-                    if not engine.refusal(problem, platform) and not hopeless(name, problem):
-                        times[name] = seconds_of(problem, name, seconds=seconds)
+                for engine, _, estimate, _ in candidates(problem, Wishes(), platform):
+                    if estimate is not None and estimate < HOPELESS:
+                        best = min(times.values(), default=math.inf)
+                        times[engine.name] = seconds_of(problem, engine.name, seconds=seconds, most=SLOW * best)
             jax.clear_caches()
             file.write(json.dumps([seed, repr(problem), times]) + "\n")
             file.flush()
 
 
-def read(path: Path) -> Measured:
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return [(eval(text), {k: t for k, t in times.items() if t}) for _, text, times in lines]
+def read(path: Path) -> tuple[Measured, Measured]:
+    """What was measured: on the rows, and on random problems."""
+    rows, random = [], []
+    for line in path.read_text().splitlines():
+        seed, text, times = json.loads(line)
+        (rows if seed < 0 else random).append((eval(text), times))
+    return rows, random
 
 
 def fitted(engine: Engine, measured: Measured) -> dict[str, float]:
@@ -123,7 +119,7 @@ def fitted(engine: Engine, measured: Measured) -> dict[str, float]:
         others = [
             t / sum(rates.get(k, 0) * v for k, v in engine.work(p).items()) for p, t in mine if costs.kind(p) == kind
         ]
-        rates[f"times {kind}"] = float(f"{np.median(others):.3g}")
+        rates[f"times {kind}"] = float(f"{np.quantile(others, CAUTION):.3g}")
     return rates
 
 
@@ -146,22 +142,26 @@ def fit(
     worst: Annotated[int, typer.Option(help="how many of the worst choices to print")] = 15,
 ) -> None:
     """Fit on all measurements; judge each problem by constants that were fitted without it."""
-    measured = read(data or measurements())
+    of_rows, measured = read(data or measurements())
     found, ratios = [], {name: [] for name in ENGINES}
     for fold in range(FOLDS):
         rest = [one for i, one in enumerate(measured) if i % FOLDS != fold]
-        table = {engine.name: fitted(engine, rest) for engine in ENGINES.values()}
+        table = {engine.name: fitted(engine, COUNTED * of_rows + rest) for engine in ENGINES.values()}
         found += losses(measured[fold::FOLDS], table)
         for problem, times in measured[fold::FOLDS]:
             for name, t in times.items():
                 ratios[name].append(costs.estimate(table, ENGINES[name], problem) / t)
     found.sort(key=lambda row: -row[0])
+    everything = {engine.name: fitted(engine, COUNTED * of_rows + measured) for engine in ENGINES.values()}
+    own = np.array([loss for loss, *_ in losses(of_rows, everything)])
     values = np.array([row[0] for row in found])
     times_of = [times for _, times in measured if times]
     always = {n: np.array([t[n] / min(t.values()) - 1 if n in t else math.inf for t in times_of]) for n in ENGINES}
     lines = [
         f"jaxlib {version}, {jax.devices()[0].device_kind}, {time.strftime('%Y-%m-%d')}: {len(values)} random "
         f"problems, each judged by constants that were fitted without it ({FOLDS} folds).",
+        f"On the bench's {len(of_rows)} problems, which are in the fit, the median loss is "
+        f"{np.median(own):.1%}, the greatest {_percentile(own, 1.0)}.",
         "",
         "| choice | median loss | 90th percentile | 95th percentile | best engine chosen |",
         "| --- | --- | --- | --- | --- |",
@@ -181,11 +181,10 @@ def fit(
     (FOLDER / f"planner-{version}.md").write_text("\n".join(lines))
     picture(np.sort(values), version).savefig(FOLDER / f"planner-{version}.png", dpi=110)
     if write:
-        everything = json.loads(TABLE.read_text()) if TABLE.exists() else {}
-        table = {engine.name: fitted(engine, measured) for engine in ENGINES.values()}
-        everything.setdefault(jax.default_backend(), {})[version] = table
+        tables = json.loads(TABLE.read_text()) if TABLE.exists() else {}
+        tables.setdefault(jax.default_backend(), {})[version] = everything
         part = TABLE.with_suffix(".part")
-        part.write_text(json.dumps(everything, indent=1) + "\n")
+        part.write_text(json.dumps(tables, indent=1) + "\n")
         part.replace(TABLE)
 
 

@@ -1,4 +1,4 @@
-"""Random problems of ordinary kinds, for fitting and judging the planner: what a program might ask for."""
+"""Problems for fitting and judging the planner: those of the bench's rows, and random ones of ordinary kinds."""
 
 from dataclasses import replace
 
@@ -39,7 +39,9 @@ def _filter(rng) -> Problem:
     problem = Problem(mode_axes("random", n, k, mode, bool(rng.random() < 0.5)), n=copies)
     kinds = ["float32"] * 7 + ["float64", "complex64", "int32"]
     kind = str(rng.choice(kinds))
-    return replace(problem, dtypes=Triple(kind, kind, kind))
+    problem = replace(problem, dtypes=Triple(kind, kind, kind))
+    swapped = rng.random() < 0.3 and kind != "int32"
+    return (problem.input_pass, problem.kernel_pass)[int(rng.choice(2))] if swapped else problem
 
 
 def _layer(rng) -> Problem:
@@ -77,13 +79,47 @@ def _layer(rng) -> Problem:
     return (problem, problem.input_pass, problem.kernel_pass)[int(rng.choice(3))]
 
 
+def _layers(d: int, size: int, kernel: int, stride: int = 1, dilation: int = 1, **sizes: int) -> list[Problem]:
+    """A layer of a network, channels last, and its two gradients."""
+    axes = lax_axes("row", [size] * d, [kernel] * d, [stride] * d, "SAME", [1] * d, [dilation] * d)
+    layer = Problem(axes, layouts=CHANNELS_LAST[d], **sizes)
+    return [layer, layer.input_pass, layer.kernel_pass]
+
+
+def _filters(*rows: tuple[int, int, int]) -> list[Problem]:
+    return [Problem(mode_axes("row", [n] * d, [k] * d, "same", True)) for d, n, k in rows]
+
+
+# As in rows.py, and the two passes of a Gaussian.
+ROWS = [
+    *_filters((1, 10**3, 31), (1, 10**5, 31), (1, 10**5, 1001), (1, 10**6, 101), (1, 10**6, 10001)),
+    *_filters((2, 256, 3), *((2, 1024, k) for k in (3, 7, 15, 31, 63)), (2, 2048, 7), (3, 96, 5)),
+    *(Problem(mode_axes("row", [1024] * 2, k, "same", True)) for k in ([41, 1], [1, 41])),
+    *(Problem(mode_axes("row", [1024] * 2, k, "valid", False)) for k in ([64, 1], [1, 64], [64, 64])),
+    *_layers(2, 56, 3, n=8, c=64, m=64),
+    *_layers(2, 224, 3, 2, n=8, c=3, m=32),
+    *_layers(2, 28, 1, n=8, c=256, m=256),
+    *_layers(2, 64, 7, n=4, c=32, m=32),
+    *_layers(2, 56, 3, 1, 2, n=4, c=64, m=64),
+    *_layers(2, 124, 3, n=1, g=256),
+    *_layers(2, 56, 7, n=4, g=96),
+    *_layers(2, 56, 3, n=8, g=8, c=8, m=8),
+    *_layers(1, 1024, 5, n=8, c=128, m=128),
+    *_layers(1, 1024, 5, n=8, g=512),
+    *_layers(1, 1024, 1023, n=4, g=64),
+    *_layers(3, 32, 3, n=1, c=16, m=16),
+    *_layers(2, 8, 3, n=128, c=32, m=32),
+    replace(_layers(2, 16, 3, n=1, g=64, c=16, m=32)[2], layouts=Triple("cg01n", "cg01m", "g01nm")),
+    Problem(lax_axes("row", [16] * 3, [3] * 3, [1] * 3, [(1, 2)] * 3, [2] * 3), n=1, c=32, m=16).kernel_pass,
+    Problem(lax_axes("row", [512], [1], [1], "SAME"), c=500, m=500),
+]
+
+
 def random_problem(seed: int) -> Problem:
     """The problem of a seed: neither empty nor so large that measuring it would take long."""
     rng = np.random.default_rng([seed, 20261121])
     while True:
         problem = _filter(rng) if rng.random() < 0.35 else _layer(rng)
-        if rng.random() < 0.3 and problem.dtypes.x != "int32":
-            problem = (problem.input_pass, problem.kernel_pass)[int(rng.choice(2))]
         elements = max(np.prod(shape, dtype=float) for shape in (problem.x_shape, problem.w_shape, problem.y_shape))
         if not problem.is_empty and elements <= MOST_ELEMENTS and 1e4 <= problem.products <= MOST_PRODUCTS:
             return problem

@@ -23,6 +23,11 @@ LARGER = {
     "dilated": Problem(lax_axes("test", [21, 14], [3, 3], [1, 1], "SAME", None, [2, 3]), n=2, c=2, m=2),
     "strided": Problem(lax_axes("test", [21, 14], [3, 5], [2, 3], "SAME"), n=2, c=2, m=2, layouts=NHWC),
     "transposed": Problem(lax_axes("test", [8, 7], [4, 3], [1, 1], [(3, 2), (2, 3)], [2, 3]), n=2, c=2, m=2),
+    "depthwise, one column": Problem(lax_axes("test", [30, 1], [3, 1], [1, 1], "SAME"), n=1, g=70, layouts=NHWC),
+    "depthwise, prime": Problem(lax_axes("test", [13, 17], [5, 3], [1, 1], "SAME"), n=2, g=64, layouts=NHWC),
+    "depthwise, strided": Problem(lax_axes("test", [13, 17], [3, 4], [2, 1], "SAME"), n=3, g=33, layouts=NHWC),
+    "depthwise, a cube": Problem(lax_axes("test", [31, 31], [31, 31], [1, 1], "SAME"), g=2),
+    "kernel pass of many": Problem(lax_axes("test", [38, 38], [5, 5], [2, 2], [(1, 2)] * 2), n=2, g=2, c=6, m=4),
     "signal": Problem(lax_axes("test", [301], [20], [1], "SAME")),
     "volume": Problem(lax_axes("test", [9, 8, 10], [3, 3, 3], [1, 1, 1], "SAME"), n=2, c=2, m=2),
     "complex": Problem(lax_axes("test", [61], [9], [1], "SAME"), n=2, c=2, m=2, dtypes=Triple(*["complex64"] * 3)),
@@ -43,7 +48,8 @@ def tiny(request, monkeypatch):
     }.items():
         for name in names:
             monkeypatch.setattr(module, name, request.param)
-    for name, value in dict(FUSED=5, UNROLLED=10, ACCUMULATED=7, STREAMS=3, NARROW=2).items():
+    few = dict(FUSED=5, UNROLLED=10, ACCUMULATED=7, STREAMS=3, NARROW=2, LANES=4, TERMS=3, KEPT=50, PAGE=1 << 9)
+    for name, value in few.items():
         monkeypatch.setattr(shifts, name, value)
     monkeypatch.setattr(gemm, "NARROW", 1 if request.param == 1 else 20)
 
@@ -62,6 +68,25 @@ def test_blocks_of_a_few_elements(name, engine):
         with x64(problem):
             y = jax.jit(partial(engine.run, problem))(x, w)
         check(problem, engine, y, x, w)
+
+
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=lambda e: e.name)
+@pytest.mark.parametrize(
+    "problem",
+    [
+        Problem((Axis(40, 31, 40, p=15),) * 3),
+        Problem((Axis(2000, 1000, 1001),)),
+        Problem((Axis(512, 512, 1), Axis(4096, 1, 4096))),
+        Problem((Axis(2000, 31, 1970),) * 2, n=1, c=2, m=2).kernel_pass,
+    ],
+    ids=["cube", "signal", "columns", "kernel pass"],
+)
+def test_what_is_written_out_is_bounded(problem, engine):
+    """However many terms there are, the program has a few thousand operations at most."""
+    if engine.refusal(problem, "cpu"):
+        return
+    x, w = (jax.ShapeDtypeStruct(shape, np.float32) for shape in (problem.x_shape, problem.w_shape))
+    assert str(jax.make_jaxpr(partial(engine.run, problem))(x, w)).count("\n") < 4000
 
 
 def test_divisors():

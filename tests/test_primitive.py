@@ -300,7 +300,7 @@ def test_sharded_inputs(spec, method):
 
 
 @pytest.mark.parametrize("check_vma", [True, False])
-@pytest.mark.parametrize("method", ["direct", "shifts", "fft"])
+@pytest.mark.parametrize("method", ["direct", "shifts", "gemm", "fft", "overlap"])
 @pytest.mark.parametrize("taps", [3, 65], ids=["unrolled", "looped"])
 def test_shard_map(taps, method, check_vma):
     """A batch in parts, the kernel whole: its gradient is summed over the parts."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -55,7 +56,7 @@ def test_measured_times_choose_the_engine(path):
     assert choose(OTHER, Wishes(wisdom=wisdom), "cpu") is choose(OTHER, Wishes(), "cpu")
     assert choose(LAYER, Wishes(forward="shifts", wisdom=wisdom), "cpu").name == "shifts"
     exact = candidates(LAYER, Wishes(accuracy="elementwise", wisdom=wisdom), "cpu")[0]
-    assert exact.engine.elementwise
+    assert exact.engine.elementwise(LAYER)
 
 
 def test_the_scope_reaches_a_call_and_its_gradient(path):
@@ -84,8 +85,8 @@ def test_the_scope_reaches_a_call_and_its_gradient(path):
         (lambda d: d["signature"].update(engines="direct"), "measured elsewhere .engines"),
         (lambda d: d["signature"].clear(), "measured elsewhere"),
         (lambda d: d.update(format=99), "another version of jaxconv"),
-        (lambda d: d.pop("entries"), "holds no wisdom"),
-        (lambda d: d["entries"].update(nonsense={}), "holds no wisdom"),
+        (lambda d: d.pop("entries"), "the file holds none"),
+        (lambda d: d["entries"].update(nonsense={}), "the file holds none"),
         (lambda d: next(iter(d["entries"].values())).update(fft=-1.0), "no positive number"),
         (lambda d: next(iter(d["entries"].values())).update(abacus=1.0), "belongs to no engine"),
     ],
@@ -103,9 +104,9 @@ def test_what_is_refused(path, spoil, reason):
 def test_files_that_are_no_wisdom(tmp_path, text):
     file = tmp_path / "other.json"
     file.write_text(text)
-    with pytest.raises(ValueError, match="holds no wisdom"):
+    with pytest.raises(ValueError, match="the file holds none"):
         read(file)
-    with pytest.raises(ValueError, match="holds no wisdom"):
+    with pytest.raises(ValueError, match="the file holds none"):
         jaxconv.tune(LAYER, path=file, progress=False)
     assert file.read_text() == text  # nothing that was there is lost
 
@@ -142,6 +143,39 @@ def test_tune_finds_the_contractions_of_a_function(tmp_path):
         assert set(times) <= set(ENGINES)
         assert all(0 < seconds < 5 for seconds in times.values())
         assert choose(problem, Wishes(wisdom=more), platform).name == min(times, key=times.__getitem__)
+
+
+def test_tune_measures_every_engine_of_a_call_that_admits_few():
+    call = partial(jaxconv.convolve, accuracy="elementwise")
+    found = jaxconv.tune(call, jnp.ones(3000), jnp.ones(200), progress=False)
+    [(platform, problem)] = found.problems
+    assert "overlap" in found.measured(problem, platform)
+
+
+def test_tune_keeps_what_another_run_adds_meanwhile(path, monkeypatch):
+    """The file is read again before it is written."""
+
+    def measured(*_, **__):
+        write(path, read(path).joined("cpu", Problem((Axis(5, 2, 4),)), {"direct": 1.0}))
+        return 1.0
+
+    monkeypatch.setitem(jaxconv.tune.__globals__, "measure", measured)
+    found = jaxconv.tune(OTHER, path=path, progress=False)
+    assert len(found.problems) == 3
+    assert read(path) == found
+
+
+def test_a_file_keeps_its_mode_and_a_link_its_target(path, tmp_path):
+    path.chmod(0o640)
+    link = tmp_path / "link.json"
+    link.symlink_to(path)
+    write(link, NONE)
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o640
+    write(tmp_path / "new.json", NONE)
+    mask = os.umask(0)
+    os.umask(mask)
+    assert (tmp_path / "new.json").stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 def test_tune_shows_a_progress_bar(capfd):

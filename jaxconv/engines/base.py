@@ -1,7 +1,7 @@
 """What an engine is, and the few moves that several engines share.
 
 An engine is one algorithm for `y = contract(problem, x, w)`. It says when it cannot
-(`refusal`), how long it would take (`cost`), how exact it is (`error`), and it
+(`refusal`), how much work it would be (`work`), how exact it is (`error`), and it
 computes (`run`). It never chooses; the planner does, and computes nothing.
 """
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from types import MappingProxyType
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -21,8 +22,8 @@ class Engine:
     """One algorithm.
 
     name: what `method=` calls it.
-    elementwise: whether its error is bounded element by element and a NaN in x stays
-        local. Otherwise the error is bounded by the norms of x and w only.
+    elementwise: problem -> whether its error is bounded element by element and a NaN or an
+        infinity in x reaches only the outputs that read it.
     refusal: (problem, platform) -> None, or one sentence that says why not. The platform
         is "cpu", "gpu", "tpu", or None for the reasons that hold on every platform.
     work: problem -> how much there is to do, by kind of work: products, elements moved, ... The
@@ -38,12 +39,35 @@ class Engine:
     """
 
     name: str
-    elementwise: bool
+    elementwise: Callable[[Problem], bool] = field(repr=False)
     refusal: Callable[[Problem, str | None], str | None] = field(repr=False)
     work: Callable[[Problem], dict[str, float]] = field(repr=False)
     memory: Callable[[Problem], float] = field(repr=False)
     run: Callable[..., Array] = field(repr=False)
     error: Callable[[Problem], tuple[float, float]] = field(repr=False)
+
+
+def always(problem: Problem) -> bool:
+    """True: of an engine that is `elementwise` for every problem."""
+    return True
+
+
+def never(problem: Problem) -> bool:
+    """False: of an engine whose error is bounded by norms only."""
+    return False
+
+
+def varying(array) -> frozenset:
+    """The mesh axes over which an array varies, inside `jax.shard_map`."""
+    aval = jax.typeof(array)
+    kind = getattr(aval, "manual_axis_type", None)  # `vma` until jax 0.9
+    return frozenset(kind.varying if kind is not None else getattr(aval, "vma", ()))
+
+
+def zeros(shape: Sequence[int], like: Array) -> Array:
+    """Zeros that vary over the mesh axes that `like` does: what a loop begins with must be as what it ends with."""
+    found = jnp.zeros(shape, like.dtype)
+    return lax.pcast(found, tuple(sorted(varying(like))), to="varying") if varying(like) else found
 
 
 def elements(problem: Problem) -> float:

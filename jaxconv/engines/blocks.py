@@ -1,7 +1,7 @@
 """Blocks: a Problem as a loop over smaller ones, so that what lies between stays in cache.
 
-Outputs can be computed block by block along n, or along the first spatial axis; sums can be
-taken block by block along c, or along the kernel's first axis. A loop also bounds the memory:
+Outputs can be computed block by block along n, or along the longest spatial axis; sums can be
+taken block by block along c, or along the kernel's longest axis. A loop also bounds the memory:
 XLA reuses the buffers of its body.
 """
 
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxconv.engines.base import zeros
 from jaxconv.problem import Axis, Problem
 
 Run = Callable[[Problem, Array, Array], Any]
@@ -30,7 +31,7 @@ def over_outputs(problem: Problem, x: Array, w: Array, size: float, run: Run, wh
     The axes are oriented, with L = 1. `w` is handed on as it is. A block along an axis is a multiple
     of the axis' entry in `whole`.
     """
-    if size >= 1 or problem.is_empty:
+    if size >= 1 or problem.is_empty or not problem.axes:
         return run(problem, x, w)
     lx, ly = problem.layouts.x, problem.layouts.y
     count = divisor(problem.n, int(size * problem.n))
@@ -42,7 +43,7 @@ def over_outputs(problem: Problem, x: Array, w: Array, size: float, run: Run, wh
             done = over_outputs(part, block, w, rest, run, whole)
             return lax.dynamic_update_slice_in_dim(y, done, i * count, ly.index("n"))
 
-        return lax.fori_loop(0, problem.n // count, images, jnp.zeros(problem.y_shape, x.dtype))
+        return lax.fori_loop(0, problem.n // count, images, zeros(problem.y_shape, x))
     d, letter = _longest(problem, [axis.O for axis in problem.axes])
     axis = problem.axes[d]
     rows = _rows(axis.O, size, whole[d] if whole else 1)
@@ -57,7 +58,7 @@ def over_outputs(problem: Problem, x: Array, w: Array, size: float, run: Run, wh
         block = lax.dynamic_slice_in_dim(v, axis.S * start, reach, lx.index(letter))
         return lax.dynamic_update_slice_in_dim(y, run(part, block, w), start, ly.index(letter))
 
-    return lax.fori_loop(0, -(-axis.O // rows), strips, jnp.zeros(problem.y_shape, x.dtype))
+    return lax.fori_loop(0, -(-axis.O // rows), strips, zeros(problem.y_shape, x))
 
 
 def over_sums(problem: Problem, x: Array, w: Array, size: float, run: Run, whole: Sequence[int] = ()) -> Any:
@@ -88,19 +89,30 @@ def over_rows(
     w: Array,
     size: float,
     run: Run,
-    finish: Callable = lambda y: y,
+    finish: Callable | None = None,
     whole: Sequence[int] = (),
 ) -> Any:
     """As `over_sums`, along the longest axis only.
 
-    `finish` takes a sum of blocks of one length to the result; the last block may be shorter.
+    `finish` takes a sum of blocks of one length to the result; the last block may be shorter. Without it,
+    blocks of any length give the result, and where one row is too much they are cut along the next axis too.
     """
+    whole_sum = finish or (lambda y: y)
     lx, lw = problem.layouts.x, problem.layouts.w
+    if not problem.axes:
+        return whole_sum(run(problem, x, w))
     d, letter = _longest(problem, [axis.K for axis in problem.axes])
     axis = problem.axes[d]
     rows = _rows(axis.K, size, whole[d] if whole else 1)
     if rows >= axis.K:
-        return finish(run(problem, x, w))
+        return whole_sum(run(problem, x, w))
+    if not whole and not finish and size * axis.K < 1:  # one row is too much: further along the next axis
+        rows, of_row = 1, run
+
+        def along_the_row(part, x, w):
+            return over_rows(part, x, w, size * axis.K, of_row)
+
+        run = along_the_row
     v = _padded_along(problem, x, d)
 
     def strip(start, rows):
@@ -110,8 +122,8 @@ def over_rows(
         return run(part, block_x, lax.dynamic_slice_in_dim(w, start, rows, lw.index(letter)))
 
     count = axis.K // rows
-    y = finish(lax.fori_loop(1, count, lambda i, y: _added(y, strip(i * rows, rows)), strip(0, rows)))
-    return _added(y, finish(strip(count * rows, axis.K - count * rows))) if axis.K % rows else y
+    y = whole_sum(lax.fori_loop(1, count, lambda i, y: _added(y, strip(i * rows, rows)), strip(0, rows)))
+    return _added(y, whole_sum(strip(count * rows, axis.K - count * rows))) if axis.K % rows else y
 
 
 def _added(a, b):

@@ -14,7 +14,16 @@ from math import prod
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxconv.engines.base import Engine, accumulator, all_products, elements, itemsize, oriented, summation_error
+from jaxconv.engines.base import (
+    Engine,
+    accumulator,
+    all_products,
+    always,
+    elements,
+    itemsize,
+    oriented,
+    summation_error,
+)
 from jaxconv.problem import Problem
 
 
@@ -28,11 +37,11 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
 
 def work(problem: Problem) -> dict[str, float]:
     axes = problem.axes
-    taps, outputs = prod(axis.K for axis in axes), prod(axis.O for axis in axes)
+    taps, outputs = problem.taps, problem.outputs
     form = "layer" if taps <= outputs else "kernel"
-    if len(axes) > 2:
-        form += " in space"
-    if problem.g > 1:
+    if len(axes) > 2 or accumulator(problem) != jnp.float32:
+        form += ", plain loops"  # XLA hands other convolutions on CPU to Eigen
+    elif problem.g > 1:
         form += " by groups"
     dilated = all_products(problem) * prod(abs(axis.L) for axis in axes)  # XLA multiplies the zeros
     found = {"call": 1.0, "products": dilated, form: dilated, f"{form}, over c": dilated / problem.c}
@@ -44,10 +53,9 @@ def work(problem: Problem) -> dict[str, float]:
     return found
 
 
-# XLA transposes to channels last, and pads within its loops.
+# XLA transposes to channels last, and may pad x or copy y.
 def memory(problem: Problem) -> float:
-    last = problem.layouts.y[-1] not in problem.spatial
-    return itemsize(problem) * (prod(problem.w_shape) + (0 if last else prod(problem.x_shape) + prod(problem.y_shape)))
+    return itemsize(problem) * elements(problem)
 
 
 def run(problem: Problem, x: Array, w: Array, precision=None) -> Array:
@@ -123,4 +131,4 @@ def error(problem: Problem) -> tuple[float, float]:
     return summation_error(problem, problem.terms), 0.0
 
 
-DIRECT = Engine("direct", elementwise=True, refusal=refusal, work=work, memory=memory, run=run, error=error)
+DIRECT = Engine("direct", elementwise=always, refusal=refusal, work=work, memory=memory, run=run, error=error)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxconv.engines.base import Engine, accumulator, elements, itemsize, multiply, oriented, summation_error
+from jaxconv.engines.base import Engine, accumulator, elements, itemsize, multiply, never, oriented, summation_error
 from jaxconv.problem import Axis, Problem
 
 RADICES = (2, 3, 5, 7)
@@ -220,4 +220,4 @@ def _factors(n: int) -> list[int]:
     return factors
 
 
-FFT = Engine("fft", elementwise=False, refusal=refusal, work=work, memory=memory, run=run, error=error)
+FFT = Engine("fft", elementwise=never, refusal=refusal, work=work, memory=memory, run=run, error=error)

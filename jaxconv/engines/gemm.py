@@ -6,15 +6,16 @@ layer is its product with the kernel. There are two forms, by which is longer, k
 
     layer        z[n,o,(k0,m)] = sum over (k1..,c) of patch[n,o,(k1..,c)] * w[(k1..,c),(k0,m)]
                  y[n,o,m]      = sum over k0 of z[n, o + D*k0, k0, m]
-    its kernel   y[(n,o),m]    = sum over (c,k) of window[(n,o),(c,k)] * w[(c,k),m]
+    its kernel   y[(o0,n),(o1,m)] = sum over (c,k0,t1) of window[(c,k0,t1),(o0,n)] * shifted[(c,k0,t1),(o1,m)]
 
 The first axis of a layer is summed after the product (if it has no stride), so that its
 patches are K0 times smaller. A loop over blocks of images, or of rows of one, keeps patches
 and products in cache: a patch matrix that is written to memory costs more than its product.
 """
 
+from dataclasses import replace
 from functools import partial
-from itertools import product
+from itertools import combinations, product
 from math import prod
 
 import jax.numpy as jnp
@@ -39,20 +40,47 @@ from jaxconv.engines.phases import by_phases, woven
 from jaxconv.problem import Problem
 
 LAYER_BYTES, KERNEL_BYTES = 8 << 20, 4 << 20  # of what lies between, at a time: about the size of caches
+COPIES = 64  # of x or w that are written out
 NARROW = 48  # rows that are shorter are not split further
 
 
 def refusal(problem: Problem, platform: str | None) -> str | None:
+    count = _copies(problem)
+    if count > COPIES:
+        return f"gemm: its patches would be {count} shifted copies, and it makes {COPIES} at most; use method='shifts'."
     return None
+
+
+# A shifted copy of w has zeros beside it, which are multiplied with all of x.
+def elementwise(problem: Problem) -> bool:
+    one = min(problem.taps, problem.outputs) <= 1
+    return one or problem.taps <= problem.outputs or not _moved(_turned(problem))
+
+
+def _copies(problem: Problem) -> int:
+    """The windows of x, and of w, that stand side by side."""
+    if min(problem.taps, problem.outputs) <= 1:
+        return 1
+    if problem.taps <= problem.outputs:
+        return prod(problem.axes[d].K for d in _layer_split(problem)[0])
+    moved = _moved(_turned(problem))
+    both = [prod(a.O for d, a in enumerate(problem.axes) if (d in moved) == side) for side in (False, True)]
+    return sum(both)
+
+
+def _turned(problem: Problem) -> Problem:
+    return replace(problem, axes=tuple(axis.oriented(+1)[0] for axis in problem.axes))
 
 
 def work(problem: Problem) -> dict[str, float]:
     axes, products = problem.axes, all_products(problem)
-    taps, outputs = prod(axis.K for axis in axes), prod(axis.O for axis in axes)
+    taps, outputs = problem.taps, problem.outputs
     found = {"call": 1.0, "products": products, "elements": elements(problem)}
     if min(taps, outputs) == 1:
         form, rows, columns = "product", problem.n if outputs == 1 else problem.c, problem.m
         found["matrices"] = problem.g + 0.0
+        if any(abs(axis.S * axis.D) > 1 or axis.p for axis in axes):
+            found["window"] = problem.n * problem.g * problem.c * max(taps, outputs) + 0.0
     elif taps <= outputs:
         patched, summed = _layer_split(problem)
         form, rows = "layer", problem.c * prod(axes[d].K for d in patched)
@@ -64,28 +92,29 @@ def work(problem: Problem) -> dict[str, float]:
             "blocks": problem.g * (1 + 4 * between / LAYER_BYTES),
         }
     else:
-        patched, _ = _kernel_split(problem)
-        form, rows, columns = "kernel", problem.n * prod(axes[d].O for d in patched), problem.m
-        between = problem.g * _kernel_elements(problem)
-        found |= {"windows": between, "sums": problem.g * (1 + 4 * between / KERNEL_BYTES) * outputs}
-        found["row ends"] = between / max(axes[-1].K, 1)
+        turned = _turned(problem)
+        moved = _moved(turned)
+        columns = problem.m * prod(axes[d].O for d in moved)
+        form, rows = "kernel", problem.n * outputs * problem.m // columns
+        between = problem.g * _kernel_elements(turned, moved)
+        found |= {"windows": between, "blocks": problem.g * (1 + 4 * between / KERNEL_BYTES)}
     return (
         found
         | woven(problem)
         | {form: products, f"{form}, over rows": products / rows, f"{form}, over columns": products / columns}
+        | {f"{form}, over both": products / (rows * columns)}
     )
 
 
 def memory(problem: Problem) -> float:
-    taps = prod(axis.K for axis in problem.axes)
-    outputs = prod(axis.O for axis in problem.axes)
     size = itemsize(problem)
-    if min(taps, outputs) == 1:
+    if min(problem.taps, problem.outputs) <= 1:
         return 0.0
-    if taps <= outputs:
+    if problem.taps <= problem.outputs:
         between = min(LAYER_BYTES * size / 4, size * problem.g * _layer_elements(problem))
     else:
-        between = min(KERNEL_BYTES * size / 4, size * problem.g * _kernel_elements(problem))
+        turned = _turned(problem)
+        between = min(KERNEL_BYTES * size / 4, size * problem.g * _kernel_elements(turned, _moved(turned)))
     return 2 * between + (size * padded_elements(problem) if problem.n == 1 or problem.c == 1 else 0)
 
 
@@ -97,20 +126,19 @@ def run(problem: Problem, x: Array, w: Array, precision=None) -> Array:
 
 
 def _run(problem: Problem, x: Array, w: Array, precision) -> Array:
-    taps = prod(axis.K for axis in problem.axes)
-    outputs = prod(axis.O for axis in problem.axes)
-    if min(taps, outputs) == 1:  # one product, no patches
+    if min(problem.taps, problem.outputs) == 1:  # one product, no patches
         return _product(problem, x, w, precision)
-    bytes_all = 4 * problem.g * (_layer_elements if taps <= outputs else _kernel_elements)(problem)
-    if taps <= outputs:
-        return over_outputs(problem, x, w, LAYER_BYTES / bytes_all, partial(_layer, precision=precision))
-    return over_sums(problem, x, w, KERNEL_BYTES / bytes_all, partial(_kernel, precision=precision))
+    if problem.taps <= problem.outputs:
+        size = LAYER_BYTES / (4 * problem.g * _layer_elements(problem))
+        return over_outputs(problem, x, w, size, partial(_layer, precision=precision))
+    size = KERNEL_BYTES / (4 * problem.g * _kernel_elements(problem, _moved(problem)))
+    return over_sums(problem, x, w, size, partial(_kernel, precision=precision))
 
 
 def _product(problem: Problem, x: Array, w: Array, precision) -> Array:
     """Where there is one tap, or one output: the product of w and one window."""
     lx, lw, ly = problem.layouts
-    taps = prod(axis.K for axis in problem.axes) == 1
+    taps = problem.taps == 1
     counts = [axis.O if taps else axis.K for axis in problem.axes]
     steps = [axis.S if taps else axis.D for axis in problem.axes]
     v = window(lx, padded(problem, x), [0] * len(counts), counts, steps)
@@ -125,16 +153,20 @@ def _product(problem: Problem, x: Array, w: Array, precision) -> Array:
 
 
 def _layer_elements(problem: Problem) -> int:
-    outputs = problem.n * prod(axis.O for axis in problem.axes)
+    outputs = problem.n * problem.outputs
     patched, summed = _layer_split(problem)
     return outputs * (
         problem.c * prod(problem.axes[d].K for d in patched) + (prod(problem.axes[d].K for d in summed)) * problem.m
     )
 
 
-def _kernel_elements(problem: Problem) -> int:
-    taps = problem.c * prod(axis.K for axis in problem.axes)
-    return taps * (problem.n * prod(problem.axes[d].O for d in _kernel_split(problem)[0]) + problem.m)
+def _kernel_elements(problem: Problem, moved: tuple[int, ...]) -> int:
+    """Of the windows of x and the shifted copies of w, of one group."""
+    axes = problem.axes
+    positions = prod(a.K + a.S * (a.O - 1) if d in moved else a.K for d, a in enumerate(axes))
+    rows = problem.n * prod(a.O for d, a in enumerate(axes) if d not in moved)
+    columns = problem.m * prod(axes[d].O for d in moved)
+    return problem.c * positions * (rows + columns)
 
 
 def _layer_split(problem: Problem) -> tuple[list[int], list[int]]:
@@ -144,12 +176,6 @@ def _layer_split(problem: Problem) -> tuple[list[int], list[int]]:
     if not d or problem.axes[0].S > 1 or problem.axes[0].K == 1 or narrow:
         return d, []
     return d[1:], d[:1]
-
-
-def _kernel_split(problem: Problem) -> tuple[list[int], list[int]]:
-    d = list(range(len(problem.axes)))
-    narrow = problem.n * prod(axis.O for axis in problem.axes[1:]) < NARROW
-    return (d, []) if not d or narrow else (d[1:], d[:1])
 
 
 def _layer(problem: Problem, x: Array, w: Array, precision) -> Array:
@@ -170,7 +196,7 @@ def _layer(problem: Problem, x: Array, w: Array, precision) -> Array:
         lx, ly = "g" + lx.replace("g", ""), "g" + ly.replace("g", "")
     place = lx.index("c")
     patches, lp = jnp.stack(taps, place), lx[:place] + "Q" + lx[place:]
-    order = [lw.index(c) for c in problem.spatial[: len(summed)] + problem.spatial[len(summed) :] + "gcm"]
+    order = [lw.index(c) for c in problem.spatial + "gcm"]
     w = lax.transpose(w, order).reshape(-1, prod(K), problem.g, problem.c, problem.m)
     place = ly.index("m")
     z = multiply(patches, lp, w, "TQgcm", ly[:place] + "T" + ly[place:], precision)
@@ -187,31 +213,50 @@ def _layer(problem: Problem, x: Array, w: Array, precision) -> Array:
     return lax.transpose(pairwise(rows), [ly.index(letter) for letter in problem.layouts.y])
 
 
+# With windows of x for some of the outputs' axes, and shifted copies of w for the others,
+#     y[(o0,n),(o1,m)] = sum over c, k0 and t1 of v[t1 + S*o0 + D*k0, n] * w[k0, t1 - S*o1, m],
+# the patches are of two kinds, and each is smaller than one of both would be. w is shifted only where
+# D = 1: its positions must be those of v.
 def _kernel(problem: Problem, x: Array, w: Array, precision) -> Array:
     lx, lw, ly = problem.layouts
-    patched, separate = _kernel_split(problem)
-    axes = problem.axes
+    axes, moved = problem.axes, _moved(problem)
     v = padded(problem, x)
-    # Rows of n and outputs, columns of c and kernel positions: contracted last, as products like it.
-    order = "gnc" + problem.spatial
-    v = lax.transpose(v, [lx.index(letter) for letter in order])
-    w = lax.transpose(w, [lw.index(letter) for letter in "gc" + problem.spatial + "m"])
-    w = w.reshape(problem.g, -1, problem.m)
-    K, S, D = ([getattr(axis, name) for axis in axes] for name in "KSD")
-    results = []
-    for first in range(axes[0].O if separate else 1):
-        outputs = [range(axis.O) if d in patched else [first] for d, axis in enumerate(axes)]
-        windows = [window(order, v, [s * j for s, j in zip(S, o, strict=True)], K, D) for o in product(*outputs)]
-        patches = jnp.stack(windows, 1)
-        patches = patches.reshape(problem.g, len(windows) * problem.n, -1)
-        results.append(lax.dot_general(patches, w, (((2,), (1,)), ((0,), (0,))), precision=precision))
-    O = [axis.O for axis in axes]
-    y = jnp.stack(results, 1).reshape(problem.g, *O, problem.n, problem.m)
-    return lax.transpose(y, [("g" + problem.spatial + "nm").index(letter) for letter in ly])
+    O = [range(1 if d in moved else axis.O) for d, axis in enumerate(axes)]
+    counts = [v.shape[lx.index(problem.spatial[d])] if d in moved else axis.K for d, axis in enumerate(axes)]
+    steps = [1 if d in moved else axis.D for d, axis in enumerate(axes)]
+    starts = ([axis.S * j for axis, j in zip(axes, o, strict=True)] for o in product(*O))
+    windows, lv = _beside([window(lx, v, at, counts, steps) for at in starts], lx, "n")
+
+    low = {problem.spatial[d]: axes[d].S * (axes[d].O - 1) for d in moved}
+    w = lax.pad(w, jnp.zeros((), w.dtype), [(low.get(c, 0), low.get(c, 0), 0) for c in lw])
+    O = [range(axis.O if d in moved else 1) for d, axis in enumerate(axes)]
+    starts = ([axis.S * (axis.O - 1 - j) * (d in moved) for d, (axis, j) in enumerate(zip(axes, o, strict=True))]
+              for o in product(*O))  # fmt: skip
+    shifted, lw = _beside([window(lw, w, at, counts, [1] * len(axes)) for at in starts], lw, "m")
+    z = multiply(windows, lv.replace("T", "P"), shifted, lw.replace("T", "Q"), "gPnQm", precision)
+    kept = [d for d in range(len(axes)) if d not in moved]
+    z = z.reshape(problem.g, *(axes[d].O for d in kept), problem.n, *(axes[d].O for d in moved), problem.m)
+    order = "g" + "".join(problem.spatial[d] for d in kept) + "n" + "".join(problem.spatial[d] for d in moved) + "m"
+    return lax.transpose(z, [order.index(letter) for letter in ly])
+
+
+def _beside(arrays: list[Array], layout: str, feature: str) -> tuple[Array, str]:
+    """The arrays side by side along a new axis T, which stands before `feature`."""
+    place = layout.index(feature)
+    return jnp.stack(arrays, place), layout[:place] + "T" + layout[place:]
+
+
+def _moved(problem: Problem) -> tuple[int, ...]:
+    """The axes for which copies of w are shifted: those that make the patches smallest."""
+    able = [d for d, axis in enumerate(problem.axes) if axis.D == 1 and axis.O > 1][:3]
+    return min(
+        (some for count in range(len(able) + 1) for some in combinations(able, count)),
+        key=lambda some: _kernel_elements(problem, some),
+    )
 
 
 def error(problem: Problem) -> tuple[float, float]:
     return summation_error(problem, problem.terms), 0.0
 
 
-GEMM = Engine("gemm", elementwise=True, refusal=refusal, work=work, memory=memory, run=run, error=error)
+GEMM = Engine("gemm", elementwise=elementwise, refusal=refusal, work=work, memory=memory, run=run, error=error)

@@ -17,7 +17,6 @@ Source: Stockham (1966); Oppenheim and Schafer, Discrete-Time Signal Processing,
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from math import log2, prod, sqrt
 
@@ -29,13 +28,13 @@ from jaxconv.engines.base import (
     accumulator,
     itemsize,
     multiply,
+    never,
     oriented,
     padded_elements,
-    summation_error,
 )
 from jaxconv.engines.blocks import over_outputs, over_sums
 from jaxconv.engines.fft import fast_length, refuse_exact, transform_error, transform_work
-from jaxconv.engines.phases import by_phases, woven
+from jaxconv.engines.phases import by_phases, phases, woven
 from jaxconv.problem import Problem
 
 GROUP_BYTES = 64 << 20  # of windows at a time
@@ -47,6 +46,8 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
         return no
     if len(problem.axes) > 3:
         return f"overlap: it transforms at most 3 axes, and there are {len(problem.axes)}; use method='fft'."
+    if all((axis.K if _is_layer(problem) else axis.O) == 1 for axis in problem.axes):
+        return "overlap: a kernel of one entry leaves nothing to transform; use method='gemm' or 'shifts'."
     return None
 
 
@@ -78,13 +79,13 @@ def _cut(problem: Problem) -> tuple[list[int], list[int], list[int]]:
     spans, positions = [], []
     for axis in problem.axes:
         kernel, output = abs(axis.D) * (axis.K - 1) + 1, abs(axis.S) * (axis.O - 1) + 1
-        spans.append(max(1, (kernel if _is_layer(problem) else output) // abs(axis.L)))
-        positions.append(max(1, (output if _is_layer(problem) else kernel) // abs(axis.L)))
+        spans.append(max(1, -(-(kernel if _is_layer(problem) else output) // abs(axis.L))))
+        positions.append(max(1, -(-(output if _is_layer(problem) else kernel) // abs(axis.L))))
     return lengths(spans, positions), spans, positions
 
 
 def _is_layer(problem: Problem) -> bool:
-    return prod(axis.K for axis in problem.axes) <= prod(axis.O for axis in problem.axes)
+    return problem.taps <= problem.outputs
 
 
 def lengths(spans: Sequence[int], positions: Sequence[int]) -> list[int]:
@@ -200,12 +201,16 @@ def _windows(problem: Problem, x: Array, sizes: list[int], hops: list[int], coun
     v = lax.transpose(x, [problem.layouts.x.index(letter) for letter in letters])
     config = [(0, 0, 0)] * 3
     shifts = [-(-n // hop) for n, hop in zip(sizes, hops, strict=True)]
-    for axis, hop, count, shift in zip(problem.axes, hops, counts, shifts, strict=True):
-        config.append((axis.p, hop * (count + shift - 1) - axis.p - axis.I, 0))
+    for axis, n, hop, count, shift in zip(problem.axes, sizes, hops, counts, shifts, strict=True):
+        length = n if count == 1 else hop * (count + shift - 1)
+        config.append((axis.p, length - axis.p - axis.I, 0))
     v = lax.pad(v, jnp.zeros((), v.dtype), config)
     for d, (n, hop, count, shift) in enumerate(zip(sizes, hops, counts, shifts, strict=True)):
         place = 3 + 2 * d  # a block is its own hop, and the beginning of those that follow
         shape = v.shape
+        if count == 1:
+            v = lax.slice_in_dim(v, 0, n, axis=place).reshape(*shape[:place], 1, n, *shape[place + 1 :])
+            continue
         v = v.reshape(*shape[:place], -1, hop, *shape[place + 1 :])
         parts = [lax.slice_in_dim(v, j, j + count, axis=place) for j in range(shift)]
         parts[-1] = lax.slice_in_dim(parts[-1], 0, n - hop * (shift - 1), axis=place + 1)
@@ -237,17 +242,20 @@ def _inverse(array: Array, sizes: list[int], is_complex: bool) -> Array:
 # kernel's form the products of the blocks are summed first: the windows overlap, each position
 # of x in at most ceil(N / V) of them along an axis.
 def error(problem: Problem) -> tuple[float, float]:
+    return 0.0, max((_error(phase) for phase in phases(problem)), default=0.0)
+
+
+def _error(problem: Problem) -> float:
+    """The factor b of an oriented problem with L = 1."""
     layer = _is_layer(problem)
-    sizes, spans, positions = _cut(replace(problem, axes=tuple(replace(axis, L=1) for axis in problem.axes)))
+    sizes, spans, positions = _cut(problem)
     blocks = prod(-(-count // (n - span + 1)) for n, span, count in zip(sizes, spans, positions, strict=True))
-    if all(n == 1 for n in sizes):
-        return summation_error(problem, problem.terms), 0.0
     e = transform_error([n for n in sizes if n > 1])
     shorter = prod(min(axis.K, axis.I) for axis in problem.axes)
     if layer:
-        return 0.0, 2 * e + 4.0 * (problem.c + 3) + sqrt(shorter) * e
+        return 2 * e + 4.0 * (problem.c + 3) + sqrt(shorter) * e
     repeated = sqrt(prod(-(-n // (n - span + 1)) for n, span in zip(sizes, spans, strict=True)))
-    return 0.0, repeated * (2 * e + 4.0 * (problem.c * blocks + 3) + sqrt(shorter) * e)
+    return repeated * (2 * e + 4.0 * (problem.c * blocks + 3) + sqrt(shorter) * e)
 
 
-OVERLAP = Engine("overlap", elementwise=False, refusal=refusal, work=work, memory=memory, run=run, error=error)
+OVERLAP = Engine("overlap", elementwise=never, refusal=refusal, work=work, memory=memory, run=run, error=error)

@@ -41,6 +41,14 @@ def axis_phases(axis: Axis) -> list[tuple[int, int, Axis | None]]:
     return found
 
 
+def phases(problem: Problem) -> list[Problem]:
+    """The problems with L = 1 that `by_phases` runs for a Problem, oriented: those that are not empty, each once."""
+    axes = [axis_phases(axis.oriented(+1)[0]) for axis in problem.axes]
+    met = ([sub for _, _, sub in phases_of if sub is not None] for phases_of in axes)
+    found = (replace(problem, axes=some) for some in product(*met))
+    return list(dict.fromkeys(phase for phase in found if not phase.is_empty))
+
+
 def woven(problem: Problem) -> dict[str, float]:
     """The work of weaving the phases' outputs: nothing without input dilation."""
     phases = prod(abs(axis.L) // gcd(axis.L, axis.S) for axis in problem.axes)

@@ -5,9 +5,10 @@
 Each term is a (strided) slice of v, multiplied and summed over c; without channels XLA
 fuses the terms into one pass over memory. Where there are fewer outputs than kernel
 positions, as in the kernel pass of a layer, the other sum is the shorter one: one
-output at a time, a slice of v against the whole of w. Without channels that is done in
+output at a time, a slice of v against the whole of w. With few features that is done in
 strips, with an accumulator for each output that is short enough for the nearest cache,
-and summed over its remaining positions at the end.
+and summed over its remaining positions at the end; where the features are innermost, the
+terms along one axis are written out, and summed for all outputs along it in one pass.
 
 Nothing but slices, products and sums, so it serves every dtype on every platform. A
 bounded number of terms is written out; beyond that a loop runs over them.
@@ -27,6 +28,7 @@ from jaxconv.engines.base import (
     Engine,
     accumulator,
     all_products,
+    always,
     elements,
     itemsize,
     multiply,
@@ -36,6 +38,7 @@ from jaxconv.engines.base import (
     pairwise,
     summation_error,
     window,
+    zeros,
 )
 from jaxconv.engines.blocks import divisor, over_rows, over_sums
 from jaxconv.engines.phases import by_phases, woven
@@ -58,7 +61,7 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
 
 def work(problem: Problem) -> dict[str, float]:
     axes, products = problem.axes, all_products(problem)
-    taps, outputs = prod(axis.K for axis in axes), prod(axis.O for axis in axes)
+    taps, outputs = problem.taps, problem.outputs
     found = {"call": 1.0, "terms": float(min(taps, outputs)), "products": products, "elements": elements(problem)}
     found |= woven(problem)
     if taps <= outputs:
@@ -78,11 +81,13 @@ def work(problem: Problem) -> dict[str, float]:
             form = "taps"
             found["sums"] = taps * prod(problem.y_shape) + 0.0
             found[f"{form}, narrow"] = products / min(problem.c, problem.m)
-    elif _accumulates(problem, outputs):
+    elif _accumulates(problem):
         form = "along lanes" if _has_lanes(problem) else "accumulated"
         form += " by features" if problem.n * problem.m > 1 else ""
         strips = problem.g * problem.n * problem.m * problem.c * taps / STREAMS / ACCUMULATED
         found["lanes" if _has_lanes(problem) else "strips"] = outputs * (strips + 1)
+        row = problem.w_shape[-1] if problem.layouts.w[-1] in problem.spatial else problem.g * problem.n * problem.m
+        found[f"{form}, short rows"] = products / row
     else:
         form = "outputs"
         found[f"{form}, narrow"] = products / min(problem.n, problem.m)
@@ -93,7 +98,14 @@ def work(problem: Problem) -> dict[str, float]:
 
 def memory(problem: Problem) -> float:
     woven = 2 * prod(problem.y_shape) if any(abs(axis.L) != 1 for axis in problem.axes) else 0
-    return itemsize(problem) * (padded_elements(problem) + prod(problem.w_shape) + woven)
+    if problem.taps <= problem.outputs:
+        products = min(problem.taps, UNROLLED) * prod(problem.y_shape) if problem.c > NARROW else 0
+        return itemsize(problem) * (padded_elements(problem) + prod(problem.w_shape) + woven + products)
+    if not _accumulates(problem):
+        windows = min(problem.outputs, UNROLLED) * problem.n * problem.g * problem.c * problem.taps
+        return itemsize(problem) * (padded_elements(problem) + woven + windows)
+    kept = 2 * max(_kept(problem), min(KEPT, problem.c * _kept(problem))) if _has_lanes(problem) else 0
+    return itemsize(problem) * (padded_elements(problem) + prod(problem.w_shape) + woven + kept)
 
 
 def run(problem: Problem, x: Array, w: Array, precision=None) -> Array:
@@ -104,20 +116,18 @@ def run(problem: Problem, x: Array, w: Array, precision=None) -> Array:
 
 
 def _run(problem: Problem, x: Array, w: Array, precision) -> Array:
-    taps = prod(axis.K for axis in problem.axes)
-    outputs = prod(axis.O for axis in problem.axes)
-    if taps <= outputs:
+    if problem.taps <= problem.outputs:
         if problem.c <= NARROW:
-            return over_sums(problem, x, w, FUSED / (taps * problem.c), _fused)
+            return over_sums(problem, x, w, FUSED / (problem.taps * problem.c), _fused)
         return _over_taps(problem, padded(problem, x), w, precision)
-    if _accumulates(problem, outputs):
+    if _accumulates(problem):
         return (_along_lanes if _has_lanes(problem) else _accumulated)(problem, x, w)
     return _over_outputs(problem, padded(problem, x), w, precision)
 
 
-def _accumulates(problem: Problem, outputs: int) -> bool:
+def _accumulates(problem: Problem) -> bool:
     narrow = problem.n * problem.m <= NARROW**2 and problem.c <= 4 * STREAMS
-    return narrow and 1 < outputs <= UNROLLED
+    return narrow and 1 < problem.outputs <= UNROLLED
 
 
 def _terms(problem: Problem, v: Array, w: Array, precision):
@@ -135,20 +145,33 @@ def _terms(problem: Problem, v: Array, w: Array, precision):
 
 # Addresses that are a whole number of pages apart share one set of a core's nearest cache, which
 # holds WAYS lines: more terms than that, each on a line of its own there, and every read misses.
-def _staggered(problem: Problem, x: Array) -> Array:
-    """`padded`, with a line more in the rows where the reads of one output would crowd a set of the cache."""
-    shape = dict(zip(problem.layouts.x, x.shape, strict=True))
+def _staggered(problem: Problem, x: Array) -> tuple[Problem, Array]:
+    """`padded`, with a line more in the rows where the reads of one output would crowd a set of the cache.
+
+    The Problem that is returned has as many outputs more. (Of rows that nothing reads to their end, XLA
+    would leave the end away.)
+    """
+    sizes, itemsize = dict(zip(problem.layouts.x, x.shape, strict=True)), x.dtype.itemsize
     for letter, axis in zip(problem.spatial, problem.axes, strict=True):
-        shape[letter] = axis.S * (axis.O - 1) + axis.D * (axis.K - 1) + 1
-    sizes, itemsize = list(shape.values()), x.dtype.itemsize
-    strides = {c: prod(sizes[d + 1 :]) * itemsize for d, c in enumerate(shape)}
+        sizes[letter] = axis.S * (axis.O - 1) + axis.D * (axis.K - 1) + 1
+    shape = list(sizes.values())
+    strides = {c: prod(shape[d + 1 :]) * itemsize for d, c in enumerate(sizes)}
     steps = [axis.D * strides[c] for c, axis in zip(problem.spatial, problem.axes, strict=True)]
     taps = product(*(range(axis.K) for axis in problem.axes))
     lines = {sum(step * j for step, j in zip(steps, k, strict=True)) // LINE for k in taps}
     crowd = max(Counter(line % (PAGE // LINE) for line in lines).values())
     more = LINE // itemsize
-    rows = [c for c, size in shape.items() if size >= more]
-    return padded(problem, x, {rows[-1]: more} if rows and crowd > WAYS else {})
+    rows = [c for c, size in sizes.items() if size >= more]
+    if not rows or crowd <= WAYS:
+        return problem, padded(problem, x)
+    if rows[-1] not in problem.spatial:
+        return problem, padded(problem, x, {rows[-1]: more})
+    axes = [
+        replace(axis, O=axis.O + -(-more // axis.S)) if c == rows[-1] else axis
+        for c, axis in zip(problem.spatial, problem.axes, strict=True)
+    ]
+    problem = replace(problem, axes=tuple(axes))
+    return problem, padded(problem, x)
 
 
 def _read(problem: Problem, v: Array, starts, counts, steps) -> Array:
@@ -172,13 +195,13 @@ def _fused(problem: Problem, x: Array, w: Array) -> Array:
             w.reshape(-1, *w.shape[len(shape) :]),
         )
         w = w.reshape(*shape, *w.shape[1:])
-    v, terms = _staggered(problem, x), []
-    part = replace(problem, c=1, layouts=Triple(lx, lw, ly))
+    (wider, v), terms = _staggered(problem, x), []
+    part = replace(wider, c=1, layouts=Triple(lx, lw, ly))
     for c in range(problem.c):
         of_c = lax.slice_in_dim(v, c, c + 1, axis=lx.index("c"))
         term = _terms(part, of_c, lax.slice_in_dim(w, c, c + 1, axis=lw.index("c")), None)
         terms += [term(k) for k in product(*(range(axis.K) for axis in problem.axes))]
-    return pairwise(terms)
+    return lax.slice(pairwise(terms), [0] * len(ly), problem.y_shape)
 
 
 def _over_taps(problem: Problem, v: Array, w: Array, precision) -> Array:
@@ -209,9 +232,22 @@ def _over_outputs(problem: Problem, v: Array, w: Array, precision) -> Array:
 def _has_lanes(problem: Problem) -> bool:
     """Whether g, n and m are innermost and long, so that the vectors of a processor lie along them."""
     features = problem.g * problem.n * problem.m
-    taps, outputs = (prod(getattr(axis, name) for axis in problem.axes) for name in "KO")
-    streamed = features * taps > STREAMED and outputs < 10  # one image fills the caches, and is read ten times at most
-    return problem.layouts.w[-1] not in problem.spatial + "c" and features >= LANES and not streamed
+    streamed = features * problem.taps > STREAMED and problem.outputs < 10  # from memory, for few outputs
+    much = _kept(problem) > max(KEPT, 2 * elements(problem))
+    return problem.layouts.w[-1] not in problem.spatial + "c" and features >= LANES and not streamed and not much
+
+
+def _summed_first(problem: Problem) -> str:
+    """The kernel's innermost axis, of those that are long."""
+    longest = max(axis.K for axis in problem.axes)
+    long = [c for c, axis in zip(problem.spatial, problem.axes, strict=True) if longest <= 2 * axis.K]
+    return max(long, key=problem.layouts.w.index)
+
+
+def _kept(problem: Problem) -> float:
+    """Elements of the sums of one c: all outputs, at all kernel positions of the other axes."""
+    others = problem.taps / problem.axes[problem.spatial.index(_summed_first(problem))].K
+    return problem.g * problem.n * problem.m * problem.outputs * others
 
 
 # The innermost kernel axis is summed term by term, for all outputs along it at once: one fused loop as
@@ -219,29 +255,30 @@ def _has_lanes(problem: Problem) -> bool:
 # the same loop, XLA would go through the positions one number at a time.)
 def _along_lanes(problem: Problem, x: Array, w: Array) -> Array:
     lx, lw, ly = problem.layouts
-    letter = max(problem.spatial, key=lw.index)
+    letter = _summed_first(problem)
     along, layout = problem.spatial.index(letter), lw.replace("m", "nm")
     K, O, S, D = ([getattr(axis, name) for axis in problem.axes] for name in "KOSD")
     others = list(product(*([0] if d == along else range(n) for d, n in enumerate(O))))
     # A few groups of zeros more, where the terms along the axis would crowd a set of the cache.
     more = LINE // w.dtype.itemsize
     crowded = problem.n * problem.m == 1 and PAGE // gcd(problem.g * w.dtype.itemsize, PAGE) < WAYS
-    zeros = {"g": more} if crowded and problem.g >= 4 * more else {}
-    shape = [dict(zip(lw, w.shape, strict=True)).get(c, problem.n) + zeros.get(c, 0) for c in layout]
+    added_groups = {"g": more} if crowded and problem.g >= 4 * more else {}
+    shape = [dict(zip(lw, w.shape, strict=True)).get(c, problem.n) + added_groups.get(c, 0) for c in layout]
     shape[layout.index(letter)] = O[along]
     count = divisor(problem.c, int(KEPT * problem.c / (len(others) * prod(shape))))
     shape[layout.index("c")] = count
     pieces = max(-(-K[along] // TERMS), 1 + (count == problem.c))  # XLA unrolls a loop of one, and fuses its sums
+    pieces = min(pieces, K[along])
     length, rest = divmod(K[along], pieces)
 
     def added(i, sums, start, pieces, length):
         j, c = start + i % pieces * length, i // pieces * count
         reach = D[along] * (length - 1) + S[along] * (O[along] - 1) + 1
-        of_x = padded(problem, lax.dynamic_slice_in_dim(x, c, count, lx.index("c")), zeros)
+        of_x = padded(problem, lax.dynamic_slice_in_dim(x, c, count, lx.index("c")), added_groups)
         of_x = lax.dynamic_slice_in_dim(of_x, D[along] * j, reach, lx.index(letter))
         of_w = lax.dynamic_slice_in_dim(w, j, length, lw.index(letter))
         of_w = lax.dynamic_slice_in_dim(of_w, c, count, lw.index("c"))
-        of_w = lax.pad(of_w, jnp.zeros((), w.dtype), [(0, zeros.get(c, 0), 0) for c in lw])
+        of_w = lax.pad(of_w, jnp.zeros((), w.dtype), [(0, added_groups.get(c, 0), 0) for c in lw])
 
         def total(o) -> Array:
             found, counts, steps = [], K.copy(), D.copy()
@@ -255,7 +292,7 @@ def _along_lanes(problem: Problem, x: Array, w: Array) -> Array:
 
         return [a + total(o) for a, o in zip(sums, others, strict=True)]
 
-    sums = [jnp.zeros(shape, w.dtype) for _ in others]
+    sums = [zeros(shape, w) for _ in others]
     if rest:
         step = partial(added, start=pieces * length, pieces=1, length=rest)
         sums = lax.fori_loop(0, problem.c // count, step, sums)
@@ -275,7 +312,7 @@ def _along_lanes(problem: Problem, x: Array, w: Array) -> Array:
 def _accumulated(problem: Problem, x: Array, w: Array) -> Array:
     O = [axis.O for axis in problem.axes]
     streams = min(STREAMS, FUSED // prod(O))
-    terms = problem.g * problem.n * problem.m * problem.c * prod(axis.K for axis in problem.axes)
+    terms = problem.g * problem.n * problem.m * problem.c * problem.taps
     rest = _accumulator_layout(problem)
 
     def finish(sums):
@@ -330,4 +367,4 @@ def error(problem: Problem) -> tuple[float, float]:
     return summation_error(problem, problem.terms), 0.0
 
 
-SHIFTS = Engine("shifts", elementwise=True, refusal=refusal, work=work, memory=memory, run=run, error=error)
+SHIFTS = Engine("shifts", elementwise=always, refusal=refusal, work=work, memory=memory, run=run, error=error)

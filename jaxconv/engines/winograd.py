@@ -30,10 +30,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jaxconv.engines.base import Engine, accumulator, elements, itemsize, multiply, oriented, pairwise, summation_error
+from jaxconv.engines.base import (
+    Engine,
+    accumulator,
+    elements,
+    itemsize,
+    multiply,
+    never,
+    oriented,
+    pairwise,
+    summation_error,
+)
 from jaxconv.engines.blocks import over_outputs, over_sums
 from jaxconv.engines.fft import refuse_exact
-from jaxconv.engines.phases import by_phases, woven
+from jaxconv.engines.phases import by_phases, phases, woven
 from jaxconv.problem import Problem
 
 LAYER_BYTES, KERNEL_BYTES = 8 << 20, 4 << 20  # of what lies between, at a time: about the size of caches
@@ -117,6 +127,8 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
     if len(problem.axes) > len(LETTERS):
         most = f"it transforms at most {len(LETTERS)} axes, and there are {len(problem.axes)}"
         return f"winograd: {most}; use method='gemm'."
+    if not _transformed(problem):
+        return "winograd: a kernel of one entry leaves nothing to transform; use method='gemm' or 'shifts'."
     for axis in problem.axes:
         step, taps = (axis.S, axis.K) if _is_layer(problem) else (axis.D, axis.O)
         if abs(step) != 1:
@@ -132,7 +144,7 @@ def _transformed(problem: Problem) -> int:
 
 
 def _is_layer(problem: Problem) -> bool:
-    return prod(axis.K for axis in problem.axes) <= prod(axis.O for axis in problem.axes)
+    return problem.taps <= problem.outputs
 
 
 def work(problem: Problem) -> dict[str, float]:
@@ -389,14 +401,19 @@ def _kernel_block(problem: Problem, x: Array, w: Array, schemes: list[Scheme], p
 # these rows times those of the w and x that they read (Cauchy), axis by axis. In the kernel's
 # form w and y change places, and the tiles of x overlap: each entry is read by ceil(n / m) of them.
 def error(problem: Problem) -> tuple[float, float]:
+    return 0.0, max((_error(phase) for phase in phases(problem)), default=0.0)
+
+
+def _error(problem: Problem) -> float:
+    """The factor b of an oriented problem with L = 1."""
     layer = _is_layer(problem)
     roundings, growth, terms = 3.0, 1.0, problem.c
     for axis in problem.axes:
-        taps, positions = (axis.K, axis.O) if layer else (axis.O, axis.K)
+        taps, positions, step = (axis.K, axis.O, axis.D) if layer else (axis.O, axis.K, axis.S)
         if not schemes(taps, _transformed(problem)):
-            return 0.0, float("inf")
-        scheme = _pick(taps, -(-positions // abs(axis.D if layer else axis.S)), _transformed(problem))
-        terms *= 1 if layer else -(-positions // scheme.m)
+            return float("inf")
+        scheme = _pick(taps, -(-positions // step), _transformed(problem))
+        terms *= 1 if layer else step * -(-positions // (step * scheme.m))
         at, g, bt = (
             (np.abs(matrix) for matrix in matrices(scheme.m, scheme.r)) if scheme.n > 1 else [np.ones((1, 1))] * 3
         )
@@ -406,7 +423,7 @@ def error(problem: Problem) -> tuple[float, float]:
         else:
             growth *= (g.T @ (np.linalg.norm(at, axis=0) * rows)).max() * (-(-scheme.n // scheme.m)) ** 0.5
         roundings += 3 * (scheme.n + 2) + scheme.blocks
-    return 0.0, float(growth * (roundings + summation_error(problem, terms)))
+    return float(growth * (roundings + summation_error(problem, terms)))
 
 
-WINOGRAD = Engine("winograd", elementwise=False, refusal=refusal, work=work, memory=memory, run=run, error=error)
+WINOGRAD = Engine("winograd", elementwise=never, refusal=refusal, work=work, memory=memory, run=run, error=error)
