@@ -26,7 +26,7 @@ LARGER = {
     "depthwise, one column": Problem(lax_axes("test", [30, 1], [3, 1], [1, 1], "SAME"), n=1, g=70, layouts=NHWC),
     "depthwise, prime": Problem(lax_axes("test", [13, 17], [5, 3], [1, 1], "SAME"), n=2, g=64, layouts=NHWC),
     "depthwise, strided": Problem(lax_axes("test", [13, 17], [3, 4], [2, 1], "SAME"), n=3, g=33, layouts=NHWC),
-    "depthwise, a cube": Problem(lax_axes("test", [31, 31], [31, 31], [1, 1], "SAME"), g=2),
+    "depthwise, wide": Problem(lax_axes("test", [9, 9], [8, 9], [1, 1], "SAME"), g=2),
     "kernel pass of many": Problem(lax_axes("test", [38, 38], [5, 5], [2, 2], [(1, 2)] * 2), n=2, g=2, c=6, m=4),
     "signal": Problem(lax_axes("test", [301], [20], [1], "SAME")),
     "volume": Problem(lax_axes("test", [9, 8, 10], [3, 3, 3], [1, 1, 1], "SAME"), n=2, c=2, m=2),
@@ -82,11 +82,12 @@ def test_blocks_of_a_few_elements(name, engine):
     ids=["cube", "signal", "columns", "kernel pass"],
 )
 def test_what_is_written_out_is_bounded(problem, engine):
-    """However many terms there are, the program has a few thousand operations at most."""
+    """However many terms there are: FUSED of them in a loop, before it and after it, for each of two axes at most."""
     if engine.refusal(problem, "cpu"):
         return
     x, w = (jax.ShapeDtypeStruct(shape, np.float32) for shape in (problem.x_shape, problem.w_shape))
-    assert str(jax.make_jaxpr(partial(engine.run, problem))(x, w)).count("\n") < 4000
+    terms = 9 * shifts.FUSED
+    assert str(jax.make_jaxpr(partial(engine.run, problem))(x, w)).count("\n") < 18 * terms
 
 
 def test_divisors():

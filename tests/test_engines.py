@@ -206,7 +206,9 @@ def test_half_types_sum_in_float32():
     """4096 ones: float16 would stop counting at 2048."""
     problem = Problem((Axis(4096, 4096, 1),), dtypes=Triple("float16", "float16", "float16"))
     x = np.ones((1, 1, 1, 4096), np.float16)
-    for name in ENGINES:
+    able = [name for name, engine in ENGINES.items() if not engine.refusal(problem, "cpu")]
+    assert {"direct", "shifts", "gemm", "fft"} <= set(able)
+    for name in able:
         assert float(contract(problem, x, x, Wishes(forward=name)).item()) == 4096
 
 
