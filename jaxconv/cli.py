@@ -44,10 +44,10 @@ def tune(
     try:
         for f, *args in _calls(target):
             wisdom = tune_of(f, *args, path=out, progress=progress)
-            for platform, problem in wisdom.problems:
-                times = wisdom.measured(problem, platform)
-                best = min(times, key=times.__getitem__)
-                print(f"{best:9}{1e3 * times[best]:10.4g} ms   {problem}")
+            for problem, platform in dict.fromkeys((p.problem, p.platform) for p in plan_of(f, *args)):
+                if times := wisdom.measured(problem, platform):
+                    best = min(times, key=times.__getitem__)
+                    print(f"{best:9}{1e3 * times[best]:10.4g} ms   {problem}")
     except ValueError as e:
         raise typer.BadParameter(str(e)) from e
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxlib.version import __version__ as jaxlib_version
 
 from jaxconv.engines import Engine
+from jaxconv.engines.phases import bounded
 from jaxconv.problem import Problem
 
 Table = Mapping[str, Mapping[str, float]]
@@ -41,7 +42,7 @@ def seconds(engine: Engine, problem: Problem, platform: str) -> float:
 def estimate(table: Table, engine: Engine, problem: Problem) -> float:
     """Seconds by a table: the work of each kind times what a unit costs."""
     rates = table[engine.name]
-    total = sum(rates.get(name, 0.0) * count for name, count in engine.work(problem).items())
+    total = sum(rates.get(name, 0.0) * count for name, count in engine.work(bounded(problem)).items())
     return total * rates.get(f"times {kind(problem)}", 1.0)
 
 

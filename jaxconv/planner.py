@@ -89,7 +89,9 @@ def check(problem: Problem, wishes: Wishes, platform: str | None = None) -> None
         return
     no = _refusal(ENGINES[wishes.forward], problem, wishes, platform)
     if no:
-        raise ValueError(f"`method={wishes.forward!r}` was refused. {no}")
+        shapes = zip("xwy", problem.dtypes, (problem.x_shape, problem.w_shape, problem.y_shape), strict=True)
+        arrays = ", ".join(f"{name} {dtype}{list(shape)}" for name, dtype, shape in shapes)
+        raise ValueError(f"`method={wishes.forward!r}` was refused for the contraction of {arrays}. {no}")
 
 
 def _refusal(engine: Engine, problem: Problem, wishes: Wishes, platform: str | None) -> str | None:
@@ -101,8 +103,18 @@ def _refusal(engine: Engine, problem: Problem, wishes: Wishes, platform: str | N
     return engine.refusal(problem, platform)
 
 
-def parse_wishes(call: str, method: Method = "auto", accuracy: str = "normwise", precision: Precision = None) -> Wishes:
-    """The wishes of a call, checked. `method` is one name for all passes, or a mapping from pass to name."""
+def parse_wishes(
+    call: str,
+    method: Method = "auto",
+    accuracy: str = "normwise",
+    precision: Precision = None,
+    others: tuple[str, ...] = (),
+) -> Wishes:
+    """The wishes of a call, checked. `method` is one name for all passes, or a mapping from pass to name.
+
+    `others` are names that the caller serves by itself, for all passes.
+    """
+    names = ", ".join(map(repr, ("auto", *ENGINES, *(others if isinstance(method, str) else ()))))
     if isinstance(method, Mapping):
         unknown = [name for name in method if name not in PASSES]
         if unknown:
@@ -116,10 +128,10 @@ def parse_wishes(call: str, method: Method = "auto", accuracy: str = "normwise",
         if not isinstance(name, str):
             raise TypeError(
                 f"`{call}` got method={method!r}: it must be a name, or a mapping from pass "
-                f"('forward', 'input', 'kernel') to name. The names are {_names()}."
+                f"('forward', 'input', 'kernel') to name. The names are {names}."
             )
         if name != "auto" and name not in ENGINES:
-            raise ValueError(f"`{call}` got method={method!r}: the methods are {_names()}. Pass one of them.")
+            raise ValueError(f"`{call}` got method={method!r}: the methods are {names}. Pass one of them.")
     if not isinstance(accuracy, str) or accuracy not in ("normwise", "elementwise"):
         raise ValueError(
             f"`{call}` got accuracy={accuracy!r}: it must be 'normwise' (every engine) or 'elementwise' "
@@ -128,10 +140,6 @@ def parse_wishes(call: str, method: Method = "auto", accuracy: str = "normwise",
     if accuracy == "elementwise" and precision is None:
         precision = "highest"
     return Wishes(**methods, accuracy=accuracy, precision=_precision(call, precision), wisdom=current())
-
-
-def _names() -> str:
-    return ", ".join(map(repr, ("auto", *ENGINES)))
 
 
 def _precision(call: str, precision) -> tuple[lax.Precision, lax.Precision] | None:

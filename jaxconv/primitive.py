@@ -16,7 +16,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes, get_abstract_mesh, reshard
 
-from jaxconv.engines.base import varying
+from jaxconv.engines.base import merged, varying
 from jaxconv.planner import Wishes, check, choose
 from jaxconv.problem import Problem
 
@@ -110,18 +110,11 @@ def _batch(arrays, dims, *, problem: Problem, wishes: Wishes):
     (x, w), (bx, bw) = arrays, dims
     letter, size = ("m", w.shape[bw]) if bx is None else ("n" if bw is None else "g", x.shape[bx])
     folded = problem.fold(letter, size)
-    x = x if bx is None else _folded(x, bx, problem.layouts.x.index(letter))
-    w = w if bw is None else _folded(w, bw, problem.layouts.w.index(letter))
+    x = x if bx is None else merged(x, bx, problem.layouts.x.index(letter))
+    w = w if bw is None else merged(w, bw, problem.layouts.w.index(letter))
     place = problem.layouts.y.index(letter)
     shape = problem.y_shape
     return contract(folded, x, w, wishes).reshape(*shape[:place], size, *shape[place:]), place
-
-
-def _folded(array, batch: int, place: int):
-    """The batch axis moved before axis `place` (counted without it) and merged with it."""
-    array = jnp.moveaxis(array, batch, place)
-    shape = array.shape
-    return array.reshape(*shape[:place], shape[place] * shape[place + 1], *shape[place + 2 :])
 
 
 def _varying_alike(x, w):

@@ -134,7 +134,7 @@ def correlate(
 
 def _apply(call, flip: bool, x, h, mode, method, boundary, origin, accuracy, precision, preferred) -> Array:
     forced = isinstance(method, str) and method == "separable"
-    wishes = parse_wishes(call, "auto" if forced else method, accuracy, precision)
+    wishes = parse_wishes(call, "auto" if forced else method, accuracy, precision, others=("separable",))
     x, h = as_array(call, "x", x), as_array(call, "h", h)
     mode, boundary, origin = (
         frozen(call, "mode", mode),

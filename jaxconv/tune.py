@@ -1,9 +1,8 @@
 """tune: measure the engines on this machine, and keep the times as wisdom."""
 
-import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -20,7 +19,8 @@ from jaxconv.problem import Problem
 from jaxconv.wisdom import NONE, Wisdom, read, write
 
 QUANTILE = 0.2
-SLOW = 8  # an engine that takes so many times the best is called once
+SLOW = 8  # an engine that takes so many times the best is not called again
+ROUNDS, MOST = 3, 600  # in which the engines take turns; calls of each in all
 ONCE = 0.2  # seconds: shorter first calls are told from what a program does once only by calling again
 WORSE = 20  # an engine that is estimated at this many times the best estimate is not measured
 
@@ -32,8 +32,8 @@ def tune(
 
     The call is traced, not run, as by `jaxconv.plan`: gradients are calls like any other, so
     `jaxconv.tune(jax.grad(loss), parameters)` measures the passes that training needs. Each
-    engine that neither refuses nor is estimated at 20 times the best runs alone on random
-    operands; its time is the 20 % quantile of its calls in about 0.1 seconds. What is measured is
+    engine that neither refuses nor is estimated at 20 times the best runs on random operands, the
+    engines in turns; its time is the 20 % quantile of its calls in about 0.1 seconds. What is measured is
     written at once, contraction by contraction.
 
     Parameters
@@ -65,11 +65,8 @@ def tune(
     wisdom = read(path) if path is not None and Path(path).exists() else NONE
     found = {p.problem: p.wishes for p in plan(f, *args, platform=platform, **kwargs) if not p.problem.is_empty}
     for problem, wishes in _shown(found, progress):
-        times: dict[str, float] = {}
-        for name in _worth_measuring(problem, wishes, platform):
-            with _types(problem):
-                best = min(times.values(), default=math.inf)
-                times[name] = measure(problem, name, wishes, most=SLOW * best)
+        with _types(problem):
+            times = measure(problem, _worth_measuring(problem, wishes, platform), wishes)
         if path is not None and Path(path).exists():
             wisdom = read(path)  # another run may have added to it
         wisdom = wisdom.joined(platform, problem, times)
@@ -101,34 +98,46 @@ def _shown(found: dict[Problem, Wishes], progress: bool):
 
 def measure(
     problem: Problem,
-    engine: str,
+    engines: Iterable[str],
     wishes: Wishes = Wishes(),  # noqa: B008
     seconds: float = 0.1,
-    most: float = math.inf,
-) -> float:
-    """Seconds that one engine takes for a Problem on random operands: the 20 % quantile of its calls.
+) -> dict[str, float]:
+    """Seconds that each engine takes for a Problem on random operands: the 20 % quantile of its calls.
 
-    About `seconds` are spent, and two calls at least; but where the first takes more than `most`, and
-    more than ONCE, that is its time.
+    About `seconds` are spent on each, in rounds in which the engines take turns, so that a busy moment of the
+    machine is none of one engine's own. One that is far behind the best is called no more.
     """
     x, w = _random(problem.x_shape, problem.dtypes.x), _random(problem.w_shape, problem.dtypes.w)
-    call = (
-        jax.jit(partial(contract, problem, wishes=replace(wishes, forward=engine, accuracy="normwise")))
-        .lower(x, w)
-        .compile()
-    )
+    times: dict[str, list[float]] = {}
+    calls: dict[str, Callable[[], float]] = {}
 
-    def once() -> float:
-        start = time.perf_counter()
-        jax.block_until_ready(call(x, w))
-        return time.perf_counter() - start
+    def behind(name: str) -> bool:  # (a short call tells nothing before it has been made often)
+        return min(times[name]) > max(seconds / ROUNDS, SLOW * min(map(min, times.values())))
 
-    if (first := once()) > max(most, ONCE):
-        return first
-    times, end = [once()], time.perf_counter() + seconds
-    while time.perf_counter() < end and len(times) < 200:
-        times.append(once())
-    return sorted(times)[int(QUANTILE * (len(times) - 1))]
+    for name in engines:
+        free = replace(wishes, forward=name, accuracy="normwise")
+        once = partial(_seconds, jax.jit(partial(contract, problem, wishes=free)).lower(x, w).compile(), x, w)
+        times[name] = [once()]
+        if times[name][0] < ONCE or not behind(name):
+            calls[name] = once
+            times[name] = [once()]
+    for _ in range(ROUNDS):
+        for name, once in calls.items():
+            if behind(name) or (len(times[name]) > 1 and sum(times[name]) > seconds):
+                continue
+            if min(times[name]) < seconds / ROUNDS:
+                once()  # after another engine, its data and code are in no cache
+            end = time.perf_counter() + seconds / ROUNDS
+            times[name].append(once())
+            while time.perf_counter() < end and len(times[name]) < MOST:
+                times[name].append(once())
+    return {name: sorted(found)[int(QUANTILE * (len(found) - 1))] for name, found in times.items()}
+
+
+def _seconds(call: Callable, *args: jax.Array) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(call(*args))
+    return time.perf_counter() - start
 
 
 def _random(shape: tuple[int, ...], dtype: str) -> jax.Array:

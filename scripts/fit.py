@@ -29,8 +29,7 @@ from jaxconv import costs
 from jaxconv.engines import ENGINES, Engine
 from jaxconv.planner import Wishes, candidates
 from jaxconv.problem import Axis, Problem, Triple  # noqa: F401  (what a line of measurements is written in)
-from jaxconv.tune import SLOW
-from jaxconv.tune import measure as seconds_of
+from jaxconv.tune import measure as times_of
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -38,8 +37,9 @@ import matplotlib.pyplot as plt
 FOLDER = Path("out/fit")
 TABLE = Path("jaxconv/costs.json")
 FOLDS = 5
-COUNTED = 4  # times that a row counts
-CAUTION = 0.75  # quantile of what other types take: where they vary, an engine is not to be relied on
+COUNTED = 8  # times that a row counts
+FAR = 0.3  # the least weight of an engine's time
+CAUTION = 0.6  # quantile of what other types take: where they vary, an engine is not to be relied on
 HOPELESS = 2.0  # seconds: an engine whose estimate is beyond is not measured
 app = typer.Typer(help=__doc__, rich_markup_mode=None, pretty_exceptions_enable=False)
 Measured = list[tuple[Problem, dict[str, float]]]
@@ -52,7 +52,7 @@ def measurements() -> Path:
 @app.command()
 def measure(
     count: Annotated[int, typer.Option(help="how many problems in all")] = 620,
-    seconds: Annotated[float, typer.Option(help="time spent on each engine")] = 0.025,
+    seconds: Annotated[float, typer.Option(help="time spent on each engine")] = 0.06,
     minutes: Annotated[float, typer.Option(help="stop after that long")] = 60,
 ) -> None:
     """Time every engine on the rows (their seeds are negative) and on random problems, but for those that were.
@@ -66,12 +66,11 @@ def measure(
         for seed in track([s for s in range(-len(ROWS), count) if s not in done], description="measuring"):
             if time.monotonic() - start > 60 * minutes:
                 break
-            problem, times = random_problem(seed) if seed >= 0 else ROWS[seed], {}
+            problem = random_problem(seed) if seed >= 0 else ROWS[seed]
             with jax.enable_x64("64" in problem.dtypes.x):
-                for engine, _, estimate, _ in candidates(problem, Wishes(), platform):
-                    if estimate is not None and estimate < HOPELESS:
-                        best = min(times.values(), default=math.inf)
-                        times[engine.name] = seconds_of(problem, engine.name, seconds=seconds, most=SLOW * best)
+                answers = candidates(problem, Wishes(), platform)
+                able = [c.engine.name for c in answers if c.seconds is not None and c.seconds < HOPELESS]
+                times = times_of(problem, able, seconds=seconds)
             jax.clear_caches()
             file.write(json.dumps([seed, repr(problem), times]) + "\n")
             file.flush()
@@ -93,33 +92,33 @@ def fitted(engine: Engine, measured: Measured) -> dict[str, float]:
     """
     mine = [(p, times[engine.name]) for p, times in measured if engine.name in times]
     near = [min(times.values()) / times[engine.name] for _, times in measured if engine.name in times]
-    reals = [costs.kind(p) == "real" for p, _ in mine]
-    floats = [(engine.work(p), t) for (p, t), real in zip(mine, reals, strict=True) if real]
-    weights = np.sqrt(np.array([share for share, real in zip(near, reals, strict=True) if real]))
-    names = sorted({name for work, _ in floats for name in work})
-    counts = np.array([[work.get(name, 0.0) for name in names] for work, _ in floats])
-    times = np.array([t for _, t in floats])
-    scale = np.maximum(counts.max(0), 1e-30)
-    start, _ = nnls(weights[:, None] * counts / scale / times[:, None], weights)
+    kinds = np.array([costs.kind(p) for p, _ in mine])
+    times, weights, real = np.array([t for _, t in mine]), np.sqrt(np.maximum(near, FAR)), kinds == "real"
+    works = [engine.work(p) for p, _ in mine]
+    names = sorted({name for work, r in zip(works, real, strict=True) if r for name in work})
+    counts = np.array([[work.get(name, 0.0) for name in names] for work in works])
+    scale = np.maximum(counts[real].max(0), 1e-30)
+    counts /= scale
+    start, _ = nnls((weights[:, None] * counts / times[:, None])[real], weights[real])
 
     # Unused constants may come in again, from a small share of the median time.
-    start = np.maximum(start, 1e-3 * np.median(times))
+    start = np.log(np.maximum(start, 1e-3 * np.median(times)))
     result = least_squares(
-        lambda theta: weights * (np.log((counts / scale) @ np.exp(theta)) - np.log(times)),
-        np.log(start),
-        jac=lambda theta: (weights / ((counts / scale) @ np.exp(theta)))[:, None] * (counts / scale) * np.exp(theta),
+        lambda theta: weights[real] * (np.log(counts[real] @ np.exp(theta)) - np.log(times[real])),
+        start,
+        jac=lambda theta: (weights / (counts @ np.exp(theta)))[real, None] * counts[real] * np.exp(theta),
+        bounds=(start - 40, start + 20),
         loss="soft_l1",
         f_scale=0.3,
     )
-    rates = dict(zip(names, np.exp(result.x) / scale, strict=True))
-    total = (counts / scale) @ np.exp(result.x)
-    share = ((counts / scale) * np.exp(result.x) / total[:, None]).max(0)
-    rates = {name: float(f"{rates[name]:.4g}") for name, s in zip(names, share, strict=True) if s > 0.01}
-    for kind in sorted({costs.kind(p) for p, _ in mine} - {"real"}):
-        others = [
-            t / sum(rates.get(k, 0) * v for k, v in engine.work(p).items()) for p, t in mine if costs.kind(p) == kind
-        ]
-        rates[f"times {kind}"] = float(f"{np.quantile(others, CAUTION):.3g}")
+    parts = counts * np.exp(result.x)
+    total = parts.sum(1)
+    share = (parts / total[:, None])[real].max(0)
+    rates = {
+        n: float(f"{np.exp(t) / s:.4g}") for n, t, s, u in zip(names, result.x, scale, share, strict=True) if u > 0.01
+    }
+    for kind in sorted(set(kinds) - {"real"}):
+        rates[f"times {kind}"] = float(f"{np.quantile((times / total)[kinds == kind], CAUTION):.3g}")
     return rates
 
 
@@ -155,8 +154,8 @@ def fit(
     everything = {engine.name: fitted(engine, COUNTED * of_rows + measured) for engine in ENGINES.values()}
     own = np.array([loss for loss, *_ in losses(of_rows, everything)])
     values = np.array([row[0] for row in found])
-    times_of = [times for _, times in measured if times]
-    always = {n: np.array([t[n] / min(t.values()) - 1 if n in t else math.inf for t in times_of]) for n in ENGINES}
+    found_times = [times for _, times in measured if times]
+    always = {n: np.array([t[n] / min(t.values()) - 1 if n in t else math.inf for t in found_times]) for n in ENGINES}
     lines = [
         f"jaxlib {version}, {jax.devices()[0].device_kind}, {time.strftime('%Y-%m-%d')}: {len(values)} random "
         f"problems, each judged by constants that were fitted without it ({FOLDS} folds).",

@@ -4,8 +4,9 @@ Prints a Markdown table and writes it to out/overhead.md:
 
     .venv/bin/python scripts/overhead.py
 
-Medians; the calls alternate between jaxconv and lax, and every trace and compilation starts with
-empty caches. Nothing else should run on the machine meanwhile.
+Planning is the choice of an engine for one contraction, when it is lowered. Medians; the calls alternate
+between jaxconv and lax, and every trace and compilation starts with empty caches. Nothing else should run
+on the machine meanwhile.
 """
 
 import os
@@ -14,14 +15,18 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import typer
+from problems import ROWS
 
 import jaxconv
+from jaxconv.engines.fft import fast_length
+from jaxconv.planner import Wishes, choose
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -100,6 +105,11 @@ def trace_and_compile(problem, convolution, arrays) -> tuple[float, float]:
     return middle - start, time.perf_counter() - middle
 
 
+def planning(problem) -> float:
+    fast_length.cache_clear()
+    return seconds(choose, replace(problem), Wishes(), "cpu")
+
+
 def main() -> None:
     """Measure, print a Markdown table, and write it to out/overhead.md."""
     rows = []
@@ -122,6 +132,12 @@ def main() -> None:
         f(), g()
         theirs, ours = alternating(partial(eager, f), partial(eager, g), 15)
         rows.append((name, f"{theirs * 1e6:.0f} us", f"{ours * 1e6:.0f} us"))
+
+    plans = [statistics.median(planning(p) for _ in range(9)) for p in ROWS]
+    rows.append(
+        (f"planning, {len(ROWS)} contractions of the bench, median", "", f"{statistics.median(plans) * 1e3:.2f} ms")
+    )
+    rows.append(("planning, the longest of them", "", f"{max(plans) * 1e3:.2f} ms"))
 
     for name, (problem, arrays) in PROBLEMS.items():
         results = []

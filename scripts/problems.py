@@ -109,7 +109,7 @@ ROWS = [
     *_layers(1, 1024, 1023, n=4, g=64),
     *_layers(3, 32, 3, n=1, c=16, m=16),
     *_layers(2, 8, 3, n=128, c=32, m=32),
-    replace(_layers(2, 16, 3, n=1, g=64, c=16, m=32)[2], layouts=Triple("cg01n", "cg01m", "g01nm")),
+    replace(_layers(2, 16, 3, n=1, g=64, c=16, m=32)[2], layouts=Triple("c01gn", "c01gm", "01ngm")),
     Problem(lax_axes("row", [16] * 3, [3] * 3, [1] * 3, [(1, 2)] * 3, [2] * 3), n=1, c=32, m=16).kernel_pass,
     Problem(lax_axes("row", [512], [1], [1], "SAME"), c=500, m=500),
 ]

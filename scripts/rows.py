@@ -67,7 +67,7 @@ def ours(f: Callable) -> dict[str, Callable]:
     return {"jaxconv": partial(f, accuracy="normwise"), "jaxconv elementwise": partial(f, accuracy="elementwise")}
 
 
-def on_torch(f: Callable, **layout) -> Callable:
+def on_torch(f: Callable) -> Callable:
     """A call of PyTorch on its own copies of the inputs."""
 
     def ready(*arrays):

@@ -1,14 +1,16 @@
 """The loops of the engines: with blocks of a few elements they give what they give in one piece."""
 
+import re
 from functools import partial
+from itertools import product
 
 import jax
 import numpy as np
 import pytest
 
 from jaxconv.engines import ENGINES, gemm, overlap, shifts, winograd
-from jaxconv.engines.blocks import divisor
-from jaxconv.engines.phases import axis_phases
+from jaxconv.engines.blocks import divisor, share
+from jaxconv.engines.phases import axis_phases, units
 from jaxconv.padding import lax_axes
 from jaxconv.problem import Axis, Problem, Triple
 from jaxconv.reference import reference
@@ -78,8 +80,13 @@ def test_blocks_of_a_few_elements(name, engine):
         Problem((Axis(2000, 1000, 1001),)),
         Problem((Axis(512, 512, 1), Axis(4096, 1, 4096))),
         Problem((Axis(2000, 31, 1970),) * 2, n=1, c=2, m=2).kernel_pass,
+        Problem((Axis(9000, 1024, 32, S=256),)),
+        Problem((Axis(9000, 1024, 32, S=256),)).input_pass,
+        Problem((Axis(3000, 3, 100, S=31, D=29),)),
+        Problem((Axis(2001, 9, 1, D=240),)),
+        Problem((Axis(8, 64, 288, L=32, p=63),) * 2),
     ],
-    ids=["cube", "signal", "columns", "kernel pass"],
+    ids=["cube", "signal", "columns", "kernel pass", "spectrogram", "its gradient", "coprime", "dilated", "upsampling"],
 )
 def test_what_is_written_out_is_bounded(problem, engine):
     """However many terms there are: FUSED of them in a loop, before it and after it, for each of two axes at most."""
@@ -92,6 +99,15 @@ def test_what_is_written_out_is_bounded(problem, engine):
 
 def test_divisors():
     assert [divisor(n, most) for n, most in ((12, 5), (7, 6), (7, 7), (1, 0), (30, 29))] == [4, 1, 7, 1, 15]
+
+
+def test_shares():
+    """At most the fraction, unless that is less than one; and not much less, whatever the divisors."""
+    for n in (1, 2, 7, 12, 127, 128, 509):
+        for size in (0.001, 0.1, 0.3, 0.5, 0.99):
+            count = share(n, size)
+            assert 1 <= count <= max(1, size * n)
+            assert count >= size * n / 2 - 1
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -108,6 +124,61 @@ def test_phases_are_the_relation_again(seed):
             assert sub.L == 1
             found += [(i, b + r * k, a + q * o) for i, k, o in sub.meetings()]
     assert sorted(found) == sorted(axis.meetings())
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_units_are_the_relation_again(seed):
+    """Every meeting of an axis with L = 1 is one of exactly one image and one feature of its unit."""
+    rng = np.random.default_rng(seed)
+    I, K, O, S, D = (int(n) for n in (*rng.integers(1, 12, 3), *rng.integers(1, 7, 2)))
+    axis = Axis(I, K, O, 1, S, D, int(rng.integers(-9, 9)))
+    [unit] = units(Problem((axis,)))
+    images, features, step = unit.n, unit.c, np.lcm(S, D)
+    found = []
+    for a, b in product(range(images), range(features)):
+        for j, s, t in unit.axes[0].meetings():
+            i, k, o = step * j + S * a + D * b - axis.p, b + features * s, a + images * t
+            if 0 <= i < I and k < K and o < O:
+                found.append((i, k, o))
+    assert sorted(found) == sorted(axis.meetings())
+    assert (unit.axes[0].L, unit.axes[0].S, unit.axes[0].D) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=lambda e: e.name)
+@pytest.mark.parametrize(
+    "problem",
+    [
+        Problem((Axis(40, 5, 7, S=5, D=3, p=2),), n=2, c=2, m=2),
+        Problem((Axis(70, 9, 12, S=4, D=-5, p=-3),)),
+        Problem((Axis(130, 5, 9, S=12, D=3, p=1),), n=2),
+        Problem((Axis(90, 4, 30, S=9, D=8, p=5),), c=2),
+        Problem((Axis(5, 18, 44, L=9, p=8), Axis(4, 16, 40, L=8, p=7))),
+        Problem((Axis(21, 3, 1, D=10),)),
+    ],
+    ids=["coprime", "coprime, flipped", "nested", "many parts", "many phases", "one output"],
+)
+def test_large_steps(problem, engine):
+    for of in PASSES.values():
+        layer = of(problem)
+        if not engine.refusal(layer, "cpu"):
+            x, w = operands(layer)
+            check(layer, engine, jax.jit(partial(engine.run, layer))(x, w), x, w)
+
+
+@pytest.mark.parametrize("engine", [e for e in ENGINES.values() if e.name != "direct"], ids=lambda e: e.name)
+@pytest.mark.parametrize("name", ["strided", "transposed", "dilated"])
+def test_no_zeros_are_inserted(name, engine):
+    """Strides and dilations are phases: in no pass does an engine of ours put zeros between numbers."""
+    for of in PASSES.values():
+        problem = of(LARGER[name])
+        if engine.refusal(problem, "cpu"):
+            continue
+        x, w = (jax.ShapeDtypeStruct(shape, np.float32) for shape in (problem.x_shape, problem.w_shape))
+        text = str(jax.make_jaxpr(partial(engine.run, problem))(x, w))
+        configs = re.findall(r"padding_config=\((.*?)\)\s*\]", text, re.DOTALL)
+        interiors = [int(n) for config in configs for n in re.findall(r"\(-?\d+, -?\d+, (\d+)\)", config)]
+        assert interiors
+        assert not any(interiors)
 
 
 @pytest.mark.parametrize("taps", range(1, 13))

@@ -50,7 +50,7 @@ def test_a_forced_method_is_honoured(method):
 
 
 def test_a_forced_method_is_refused_with_the_engines_sentence():
-    with pytest.raises(ValueError, match=r"`method='fft'` was refused. fft: it rounds"):
+    with pytest.raises(ValueError, match=r"`method='fft'` was refused for the contraction of x .*fft: it rounds"):
         jaxconv.convolve(jnp.arange(3), jnp.arange(2), method="fft")
     with pytest.raises(ValueError, match=r"accuracy='elementwise' was asked for"):
         jaxconv.convolve(jnp.ones(3), jnp.ones(2), method="fft", accuracy="elementwise")
@@ -157,3 +157,24 @@ def test_every_row_has_a_plan():
         [found] = jaxconv.plan(problem)
         assert set(found.engines) == set(PASSES), name
         assert len(str(found).splitlines()) == 4 + len(problem.axes) + 3 * len(ENGINES)
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_accelerators_keep_to_lax_but_for_long_kernels(platform):
+    """Nothing was measured there: where direct can and the kernel is short, it is chosen."""
+    problems = [
+        Problem((Axis(8, 2 * L, 8 * L + L, L=L, p=2 * L - 1),) * 2, n=2, c=c, m=4) for L in (1, 2, 4) for c in (1, 64)
+    ]
+    for problem in [*problems, Problem((Axis(56, 3, 56, p=1),) * 2, n=8, g=64), LAYER]:
+        for of in PASSES.values():
+            if not ENGINES["direct"].refusal(of(problem), platform):
+                assert choose(of(problem), Wishes(), platform).name == "direct", of(problem)
+
+
+def test_the_methods_that_an_error_names():
+    with pytest.raises(ValueError, match=r"'overlap', 'separable'. Pass one"):
+        jaxconv.convolve(jnp.ones(3), jnp.ones(2), method="none")
+    with pytest.raises(ValueError, match=r"'overlap'. Pass one"):
+        jaxconv.convolve(jnp.ones(3), jnp.ones(2), method={"forward": "separable"})
+    with pytest.raises(ValueError, match=r"'overlap'. Pass one"):
+        jaxconv.lax.conv(jnp.ones((1, 1, 3)), jnp.ones((1, 1, 2)), (1,), "SAME", method="separable")

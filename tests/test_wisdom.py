@@ -157,7 +157,7 @@ def test_tune_keeps_what_another_run_adds_meanwhile(path, monkeypatch):
 
     def measured(*_, **__):
         write(path, read(path).joined("cpu", Problem((Axis(5, 2, 4),)), {"direct": 1.0}))
-        return 1.0
+        return {"direct": 1.0}
 
     monkeypatch.setitem(jaxconv.tune.__globals__, "measure", measured)
     found = jaxconv.tune(OTHER, path=path, progress=False)
@@ -185,8 +185,30 @@ def test_tune_shows_a_progress_bar(capfd):
 
 def test_measure_runs_the_engine_that_is_named():
     with pytest.raises(ValueError, match="was refused"):
-        measure(Problem((Axis(9, 2, 4, S=2),)), "winograd")
-    assert 0 < measure(OTHER, "fft", seconds=0.001) < 5
+        measure(Problem((Axis(9, 2, 4, S=2),)), ["winograd"])
+    found = measure(OTHER, ["fft", "direct"], seconds=0.001)
+    assert list(found) == ["fft", "direct"]
+    assert all(0 < t < 5 for t in found.values())
+
+
+def test_engines_take_turns_and_one_far_behind_is_called_no_more(monkeypatch):
+    """Each call of an engine takes a time of its own; what is a first call is not counted."""
+    takes, calls = {"direct": 1e-3, "shifts": 0.3, "gemm": 2e-3}, []
+
+    def seconds(call, *_):
+        known.setdefault(call, len(known))
+        name = list(takes)[known[call]]
+        calls.append(name)
+        return takes[name] * (1 if name in calls[:-1] else 50)
+
+    known: dict = {}  # the engines' programs, in the order in which they are made
+    monkeypatch.setitem(measure.__globals__, "_seconds", seconds)
+    monkeypatch.setitem(measure.__globals__, "MOST", 5)
+    found = measure(OTHER, takes, seconds=0.03)
+    assert found == pytest.approx({"direct": 1e-3, "shifts": 0.3 * 50, "gemm": 2e-3})
+    assert calls.count("shifts") == 1
+    turns = [name for name, before in zip(calls, ["", *calls], strict=False) if name != before]
+    assert turns[:5] == ["direct", "shifts", "gemm", "direct", "gemm"]
 
 
 def test_a_failed_write_leaves_the_old_file(path, monkeypatch):

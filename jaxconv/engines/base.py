@@ -188,6 +188,21 @@ def padded(problem: Problem, x: Array, more: Mapping[str, int] = MappingProxyTyp
     return lax.pad(x, jnp.zeros((), x.dtype), config)
 
 
+def padded_along(array: Array, layout: str, letter: str, low: int, length: int) -> Array:
+    """The array with `low` zeros before it along one axis, and of a length there; both may crop."""
+    config = [(0, 0, 0)] * array.ndim
+    place = layout.index(letter)
+    config[place] = (low, length - low - array.shape[place], 0)
+    return lax.pad(array, jnp.zeros((), array.dtype), config)
+
+
+def merged(array: Array, outer: int, place: int) -> Array:
+    """Axis `outer` moved before axis `place` (counted without it) and merged with it."""
+    array = jnp.moveaxis(array, outer, place)
+    shape = array.shape
+    return array.reshape(*shape[:place], shape[place] * shape[place + 1], *shape[place + 2 :])
+
+
 def window(layout: str, v: Array, starts, counts, steps) -> Array:
     """v at starts + steps * (0 .. counts-1) along its spatial axes; a start may be traced."""
     begin, spans, stride = [], [], []

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxconv.engines.base import zeros
+from jaxconv.engines.base import padded_along, zeros
 from jaxconv.problem import Axis, Problem
 
 Run = Callable[[Problem, Array, Array], Any]
@@ -25,25 +25,38 @@ def divisor(n: int, most: int) -> int:
     return next(d for d in range(max(1, min(n, most)), 0, -1) if n % d == 0)
 
 
+def share(n: int, size: float) -> int:
+    """The length of blocks of about the fraction `size` of n: a divisor of n, unless that were less than half as long.
+
+    >>> share(12, 0.5), share(7, 0.6), share(127, 0.3), share(5, 0.1)
+    (6, 4, 32, 1)
+    """
+    most = max(1, int(size * n))
+    found = divisor(n, most)
+    return found if 2 * found >= most else -(-n // -(-n // most))
+
+
 def over_outputs(problem: Problem, x: Array, w: Array, size: float, run: Run, whole: Sequence[int] = ()) -> Array:
     """y by blocks of about the fraction `size` of the outputs: along n, then along the longest axis.
 
+    All blocks have one length: the last begins within the one before.
     The axes are oriented, with L = 1. `w` is handed on as it is. A block along an axis is a multiple
     of the axis' entry in `whole`.
     """
     if size >= 1 or problem.is_empty or not problem.axes:
         return run(problem, x, w)
     lx, ly = problem.layouts.x, problem.layouts.y
-    count = divisor(problem.n, int(size * problem.n))
+    count = share(problem.n, size)
     if problem.n > count:
         part, rest = replace(problem, n=count), size * problem.n / count
 
         def images(i, y):
-            block = lax.dynamic_slice_in_dim(x, i * count, count, lx.index("n"))
+            start = jnp.minimum(i * count, problem.n - count)
+            block = lax.dynamic_slice_in_dim(x, start, count, lx.index("n"))
             done = over_outputs(part, block, w, rest, run, whole)
-            return lax.dynamic_update_slice_in_dim(y, done, i * count, ly.index("n"))
+            return lax.dynamic_update_slice_in_dim(y, done, start, ly.index("n"))
 
-        return lax.fori_loop(0, problem.n // count, images, zeros(problem.y_shape, x))
+        return lax.fori_loop(0, -(-problem.n // count), images, zeros(problem.y_shape, x))
     d, letter = _longest(problem, [axis.O for axis in problem.axes])
     axis = problem.axes[d]
     rows = _rows(axis.O, size, whole[d] if whole else 1)
@@ -54,7 +67,7 @@ def over_outputs(problem: Problem, x: Array, w: Array, size: float, run: Run, wh
     part = _with_axis(problem, d, Axis(reach, axis.K, rows, 1, axis.S, axis.D))
 
     def strips(i, y):
-        start = jnp.minimum(i * rows, axis.O - rows)  # the last strip begins within the one before
+        start = jnp.minimum(i * rows, axis.O - rows)
         block = lax.dynamic_slice_in_dim(v, axis.S * start, reach, lx.index(letter))
         return lax.dynamic_update_slice_in_dim(y, run(part, block, w), start, ly.index(letter))
 
@@ -70,16 +83,18 @@ def over_sums(problem: Problem, x: Array, w: Array, size: float, run: Run, whole
     if size >= 1 or problem.is_empty:
         return run(problem, x, w)
     lx, lw = problem.layouts.x, problem.layouts.w
-    count = divisor(problem.c, int(size * problem.c))
+    count = share(problem.c, size)
     if problem.c > count:
-        part, rest = replace(problem, c=count), size * problem.c / count
 
-        def images(i):
-            block_x = lax.dynamic_slice_in_dim(x, i * count, count, lx.index("c"))
-            block_w = lax.dynamic_slice_in_dim(w, i * count, count, lw.index("c"))
-            return over_sums(part, block_x, block_w, rest, run, whole)
+        def images(start, count):
+            block_x = lax.dynamic_slice_in_dim(x, start, count, lx.index("c"))
+            block_w = lax.dynamic_slice_in_dim(w, start, count, lw.index("c"))
+            part = replace(problem, c=count)
+            return over_sums(part, block_x, block_w, size * problem.c / count, run, whole)
 
-        return lax.fori_loop(1, problem.c // count, lambda i, y: _added(y, images(i)), images(0))
+        blocks, rest = divmod(problem.c, count)
+        y = lax.fori_loop(1, blocks, lambda i, y: _added(y, images(i * count, count)), images(0, count))
+        return _added(y, images(blocks * count, rest)) if rest else y
     return over_rows(problem, x, w, size, run, whole=whole)
 
 
@@ -122,6 +137,7 @@ def over_rows(
         return run(part, block_x, lax.dynamic_slice_in_dim(w, start, rows, lw.index(letter)))
 
     count = axis.K // rows
+    # The first strip stands before the loop, where XLA's fused loops use all cores of a CPU; within, they use one.
     y = whole_sum(lax.fori_loop(1, count, lambda i, y: _added(y, strip(i * rows, rows)), strip(0, rows)))
     return _added(y, whole_sum(strip(count * rows, axis.K - count * rows))) if axis.K % rows else y
 
@@ -131,9 +147,15 @@ def _added(a, b):
 
 
 def _rows(extent: int, size: float, whole: int) -> int:
-    """The length of strips of about one length, a multiple of `whole`."""
+    """The length of strips of about one length, a multiple of `whole`.
+
+    Where that is more than 1, strips may be up to half as long again if none shorter is left over then, of which a
+    program would have to be made too.
+    """
     strips = -(-extent // max(whole, int(size * extent)))
-    return -(-extent // (strips * whole)) * whole
+    rows = -(-extent // (strips * whole)) * whole
+    longer = range(rows, min(extent, 3 * rows // 2 + 1), whole) if whole > 1 else ()
+    return next((r for r in longer if extent % r == 0), rows)
 
 
 def _longest(problem: Problem, extents: list[int]) -> tuple[int, str]:
@@ -149,6 +171,4 @@ def _padded_along(problem: Problem, x: Array, d: int) -> Array:
     """x padded along one axis so that o and k meet at S*o + D*k there."""
     axis = problem.axes[d]
     length = axis.S * (axis.O - 1) + axis.D * (axis.K - 1) + 1
-    config = [(0, 0, 0)] * x.ndim
-    config[problem.layouts.x.index(problem.spatial[d])] = (axis.p, length - axis.p - axis.I, 0)
-    return lax.pad(x, jnp.zeros((), x.dtype), config)
+    return padded_along(x, problem.layouts.x, problem.spatial[d], axis.p, length)

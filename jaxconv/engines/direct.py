@@ -39,10 +39,12 @@ def work(problem: Problem) -> dict[str, float]:
     axes = problem.axes
     taps, outputs = problem.taps, problem.outputs
     form = "layer" if taps <= outputs else "kernel"
-    if len(axes) > 2 or accumulator(problem) != jnp.float32:
-        form += ", plain loops"  # XLA hands other convolutions on CPU to Eigen
+    if len(axes) > 2:
+        form += ", volumes"
     elif problem.g > 1:
         form += " by groups"
+    elif any(abs(axis.L) > 1 or (form == "kernel" and abs(axis.D) > 1) for axis in axes):
+        form += ", dilated"
     dilated = all_products(problem) * prod(abs(axis.L) for axis in axes)  # XLA multiplies the zeros
     found = {"call": 1.0, "products": dilated, form: dilated, f"{form}, over c": dilated / problem.c}
     found[f"{form}, over m"] = dilated / problem.m

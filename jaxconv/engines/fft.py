@@ -1,9 +1,8 @@
 """fft: the convolution theorem.
 
-Oriented so that L, S > 0 > D, the relation is a sum of positions, u + v = s, of the
-dilated input (u = L*i), the dilated kernel (v = |D|*k) and the output (s = S*o - p):
-a full linear convolution, of which some values are wanted. The discrete Fourier
-transform turns the circular convolution of length N into products,
+Phases bring the relation to L = S = 1 (phases.py), and a flip of the kernel to D = -1: then it is a
+sum of positions, i + k = s, with s = o - p: a full linear convolution, of which some values are
+wanted. The discrete Fourier transform turns the circular convolution of length N into products,
 
     z = inverse(forward(x) * forward(w)),
 
@@ -13,6 +12,7 @@ x or w has a single entry are multiplied, not transformed.
 """
 
 from collections.abc import Sequence
+from functools import cache, partial
 from math import log2, prod, sqrt
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.engines.base import Engine, accumulator, elements, itemsize, multiply, never, oriented, summation_error
+from jaxconv.engines.phases import by_units, units, work_of_units
 from jaxconv.problem import Axis, Problem
 
 RADICES = (2, 3, 5, 7)
@@ -41,9 +42,13 @@ def refuse_exact(name: str, problem: Problem) -> str | None:
 
 
 def work(problem: Problem) -> dict[str, float]:
+    return work_of_units(problem, _work)
+
+
+def _work(problem: Problem) -> dict[str, float]:
     spans = _spans(problem)
     if spans is None:
-        return {"call": 1.0}
+        return {}
     points = prod(max(span.length, span.x[1] - span.x[0] + 1, span.w[1] - span.w[0] + 1) for span in spans)
     length = prod(span.length for span in spans)
     transforms = problem.g * (problem.n * problem.c + problem.m * problem.c + problem.n * problem.m)
@@ -55,7 +60,6 @@ def transform_work(problem: Problem, points: float, length: int, moved: float) -
     transforms = problem.g * (problem.n * problem.c + problem.m * problem.c + problem.n * problem.m)
     pairs = problem.n * problem.g * problem.c * problem.m * points / transforms
     found = {
-        "call": 1.0,
         "points": points,
         "transforms": points / length,
         "elements": elements(problem),
@@ -75,37 +79,38 @@ def memory(problem: Problem) -> float:
 class Span(NamedTuple):
     """How one axis is transformed."""
 
-    x: tuple[int, int]  # the dilated input's positions that are needed, from and to
+    x: tuple[int, int]  # the input's positions that are needed, from and to
     w: tuple[int, int]  # likewise the kernel's
     s: tuple[int, int]  # the wanted s that hold something, counted from x[0] + w[0]
     length: int  # of the transform; 1 where there is nothing to transform
 
 
-# Only u and v that can add up to a wanted s are kept. Counted from the first kept pair,
-# s runs over 0 .. hi, hi = (kept u - 1) + (kept v - 1), and [a, b] of it is wanted. The
+# Only i and k that can add up to a wanted s are kept. Counted from the first kept pair,
+# s runs over 0 .. hi, hi = (kept i - 1) + (kept k - 1), and [a, b] of it is wanted. The
 # circular sum at s holds also s + N and s - N: nothing is there if N > hi - a and N > b.
 def _span(axis: Axis) -> Span | None:
-    """The span of an oriented axis (L, S > 0 > D), or None if no output has a term."""
-    last_u, last_v = axis.L * (axis.I - 1), -axis.D * (axis.K - 1)
-    first, last = max(0, -axis.p), min(last_u + last_v, axis.S * (axis.O - 1) - axis.p)
+    """The span of an axis with L = S = 1 and D = -1, or None if no output has a term."""
+    last_i, last_k = axis.I - 1, axis.K - 1
+    first, last = max(0, -axis.p), min(last_i + last_k, axis.O - 1 - axis.p)
     if first > last:
         return None
-    u = max(0, first - last_v), min(last_u, last)
-    v = max(0, first - last_u), min(last_v, last)
-    a, b = first - u[0] - v[0], last - u[0] - v[0]
-    nu, nv = u[1] - u[0] + 1, v[1] - v[0] + 1
-    if nu == 1 or nv == 1:
-        return Span(u, v, (a, b), 1)
-    return Span(u, v, (a, b), fast_length(max(nu, nv, nu + nv - 1 - a, b + 1)))
+    i = max(0, first - last_k), min(last_i, last)
+    k = max(0, first - last_i), min(last_k, last)
+    a, b = first - i[0] - k[0], last - i[0] - k[0]
+    ni, nk = i[1] - i[0] + 1, k[1] - k[0] + 1
+    if ni == 1 or nk == 1:
+        return Span(i, k, (a, b), 1)
+    return Span(i, k, (a, b), fast_length(max(ni, nk, ni + nk - 1 - a, b + 1)))
 
 
 def _spans(problem: Problem) -> list[Span] | None:
-    """The spans of all axes, oriented for this engine, or None if no output has a term."""
+    """The spans of all axes of a unit, or None if no output has a term."""
     spans = [_span(axis.oriented(-1)[0]) for axis in problem.axes]
     found = [span for span in spans if span is not None]
     return found if len(found) == len(spans) else None
 
 
+@cache
 def fast_length(n: int) -> int:
     """The least length of at least n whose only prime factors are 2, 3, 5 and 7.
 
@@ -121,14 +126,20 @@ def fast_length(n: int) -> int:
 
 
 def run(problem: Problem, x: Array, w: Array, precision=None) -> Array:
-    problem, w, finish = oriented(problem, w, -1)
+    dtype = accumulator(problem)
+    problem, w, finish = oriented(problem, w.astype(dtype), +1)
+    y = by_units(problem, x.astype(dtype), w, partial(_run, precision=precision))
+    return finish(y).astype(problem.dtypes.y)
+
+
+def _run(problem: Problem, x: Array, w: Array, precision) -> Array:
+    problem, w, _ = oriented(problem, w, -1)
     spans = _spans(problem)
     if spans is None:
-        return jnp.zeros(problem.y_shape, problem.dtypes.y)
-    dtype = accumulator(problem)
+        return jnp.zeros(problem.y_shape, x.dtype)
     lx, lw, ly = problem.layouts
-    x = _kept(problem, x.astype(dtype), lx, [axis.L for axis in problem.axes], [span.x for span in spans])
-    w = _kept(problem, w.astype(dtype), lw, [-axis.D for axis in problem.axes], [span.w for span in spans])
+    x = _kept(problem, x, lx, [span.x for span in spans])
+    w = _kept(problem, w, lw, [span.w for span in spans])
 
     # From here on the spatial axes of all three arrays are the last, in one order.
     x, lx = _spatial_last(problem, x, lx)
@@ -143,20 +154,14 @@ def run(problem: Problem, x: Array, w: Array, precision=None) -> Array:
     z = inverse(multiply(x, lx, w, lw, lz, precision))
     for d, (axis, span) in enumerate(zip(problem.axes, spans, strict=True)):
         z = _wanted(z, 3 + d, axis, span)
-    return finish(lax.transpose(z, [lz.index(letter) for letter in ly]).astype(problem.dtypes.y))
+    return lax.transpose(z, [lz.index(letter) for letter in ly])
 
 
-def _kept(problem: Problem, array: Array, layout: str, dilations, ranges) -> Array:
-    """The array dilated, and cropped to the positions that are needed."""
-    config = []
-    for letter, size in zip(layout, array.shape, strict=True):
-        if letter in "ngcm":
-            config.append((0, 0, 0))
-            continue
-        d = problem.spatial.index(letter)
-        low, high = ranges[d]
-        config.append((-low, high - dilations[d] * (size - 1), dilations[d] - 1))
-    return lax.pad(array, jnp.zeros((), array.dtype), config)
+def _kept(problem: Problem, array: Array, layout: str, ranges) -> Array:
+    """The positions that are needed."""
+    for letter, (low, high) in zip(problem.spatial, ranges, strict=True):
+        array = lax.slice_in_dim(array, low, high + 1, axis=layout.index(letter))
+    return array
 
 
 def _spatial_last(problem: Problem, array: Array, layout: str) -> tuple[Array, str]:
@@ -174,13 +179,11 @@ def _transforms(is_complex: bool, lengths: dict[int, int]):
 
 
 def _wanted(z: Array, d: int, axis: Axis, span: Span) -> Array:
-    """The outputs o of one axis from z: s = S*o - p, zero where s holds nothing."""
-    (a, b), offset = span.s, span.x[0] + span.w[0]
-    z = lax.slice_in_dim(z, a, b + 1, axis=d)
-    start, stop = -axis.p - offset, axis.S * (axis.O - 1) - axis.p - offset
+    """The outputs o of one axis from z: s = o - p, zero where s holds nothing."""
+    (a, b), start = span.s, -axis.p - span.x[0] - span.w[0]
     config = [(0, 0, 0)] * z.ndim
-    config[d] = (a - start, stop - b, 0)
-    return lax.slice_in_dim(lax.pad(z, jnp.zeros((), z.dtype), config), 0, None, stride=axis.S, axis=d)
+    config[d] = (a - start, start + axis.O - 1 - b, 0)
+    return lax.pad(lax.slice_in_dim(z, a, b + 1, axis=d), jnp.zeros((), z.dtype), config)
 
 
 # A transform of N = r1*r2*... points, divided by sqrt(N), is a product of unitary passes.
@@ -193,6 +196,11 @@ def _wanted(z: Array, d: int, axis: Axis, span: Span) -> Array:
 # the sum over c another 4*(c+3), and the inverse e*norm(z), where norm(z) <= norm1(w)*norm(x)
 # <= sqrt(K)*norm(w)*norm(x); K and I are interchangeable here.
 def error(problem: Problem) -> tuple[float, float]:
+    errors = [_error(unit) for unit in dict.fromkeys(units(problem))] or [(0.0, 0.0)]
+    return max(a for a, _ in errors), max(b for _, b in errors)
+
+
+def _error(problem: Problem) -> tuple[float, float]:
     spans = _spans(problem) or []
     lengths = [span.length for span in spans if span.length > 1]
     if not lengths:

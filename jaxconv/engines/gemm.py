@@ -87,9 +87,9 @@ def work(problem: Problem) -> dict[str, float]:
         columns = problem.m * prod(axes[d].K for d in summed)
         between = problem.g * _layer_elements(problem)
         found |= {
-            "patches": between,
+            f"patches{_by_groups(problem)}": between,
             "pieces": between / problem.c,
-            "blocks": problem.g * (1 + 4 * between / LAYER_BYTES),
+            "blocks": problem.g * (1 + itemsize(problem) * between / LAYER_BYTES),
         }
     else:
         turned = _turned(problem)
@@ -97,7 +97,10 @@ def work(problem: Problem) -> dict[str, float]:
         columns = problem.m * prod(axes[d].O for d in moved)
         form, rows = "kernel", problem.n * outputs * problem.m // columns
         between = problem.g * _kernel_elements(turned, moved)
-        found |= {"windows": between, "blocks": problem.g * (1 + 4 * between / KERNEL_BYTES)}
+        found |= {
+            "windows by groups" if problem.g > 1 else "windows": between,
+            "blocks": problem.g * (1 + itemsize(problem) * between / KERNEL_BYTES),
+        }
     return (
         found
         | woven(problem)
@@ -106,15 +109,20 @@ def work(problem: Problem) -> dict[str, float]:
     )
 
 
+def _by_groups(problem: Problem) -> str:
+    """How groups are multiplied: one after the other, and of a layer brought to the front before."""
+    return "" if problem.g == 1 else " by groups" if problem.layouts.x[0] == "g" else " by inner groups"
+
+
 def memory(problem: Problem) -> float:
     size = itemsize(problem)
     if min(problem.taps, problem.outputs) <= 1:
         return 0.0
     if problem.taps <= problem.outputs:
-        between = min(LAYER_BYTES * size / 4, size * problem.g * _layer_elements(problem))
+        between = min(float(LAYER_BYTES), size * problem.g * _layer_elements(problem))
     else:
         turned = _turned(problem)
-        between = min(KERNEL_BYTES * size / 4, size * problem.g * _kernel_elements(turned, _moved(turned)))
+        between = min(float(KERNEL_BYTES), size * problem.g * _kernel_elements(turned, _moved(turned)))
     return 2 * between + (size * padded_elements(problem) if problem.n == 1 or problem.c == 1 else 0)
 
 
@@ -129,9 +137,9 @@ def _run(problem: Problem, x: Array, w: Array, precision) -> Array:
     if min(problem.taps, problem.outputs) == 1:  # one product, no patches
         return _product(problem, x, w, precision)
     if problem.taps <= problem.outputs:
-        size = LAYER_BYTES / (4 * problem.g * _layer_elements(problem))
+        size = LAYER_BYTES / (itemsize(problem) * problem.g * _layer_elements(problem))
         return over_outputs(problem, x, w, size, partial(_layer, precision=precision))
-    size = KERNEL_BYTES / (4 * problem.g * _kernel_elements(problem, _moved(problem)))
+    size = KERNEL_BYTES / (itemsize(problem) * problem.g * _kernel_elements(problem, _moved(problem)))
     return over_sums(problem, x, w, size, partial(_kernel, precision=precision))
 
 

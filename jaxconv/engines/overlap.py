@@ -1,8 +1,8 @@
 """overlap: overlap-save, the convolution theorem block by block.
 
-With L = 1, a block of V outputs reads v[S*o + D*k] in a window of N = V + span - 1 positions of
-v, where span = D*(K-1) + 1 is the dilated kernel's. A transform of N points gives V right values
-(the circular sum is the linear one where the whole kernel lies within the window):
+With L = S = D = 1 (to which phases.py brings the relation), a block of V outputs reads v[o + k] in a
+window of N = V + K - 1 positions of v. A transform of N points gives V right values (the circular sum
+is the linear one where the whole kernel lies within the window):
 
     the layer      y block = first V of inverse( forward(window) * reversed(w) )
     its kernel     y = first O of inverse( sum over blocks of forward(window) * reversed(w block) )
@@ -34,7 +34,7 @@ from jaxconv.engines.base import (
 )
 from jaxconv.engines.blocks import over_outputs, over_sums
 from jaxconv.engines.fft import fast_length, refuse_exact, transform_error, transform_work
-from jaxconv.engines.phases import by_phases, phases, woven
+from jaxconv.engines.phases import by_units, units, work_of_units
 from jaxconv.problem import Problem
 
 GROUP_BYTES = 64 << 20  # of windows at a time
@@ -52,35 +52,36 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
 
 
 def work(problem: Problem) -> dict[str, float]:
+    return work_of_units(problem, _work)
+
+
+def _work(problem: Problem) -> dict[str, float]:
     x_points = w_points = y_points = 1.0
-    length = 1
     layer = _is_layer(problem)
-    for axis, n, span, count in zip(problem.axes, *_cut(problem), strict=True):
+    sizes, spans, positions = _cut(problem)
+    for n, span, count in zip(sizes, spans, positions, strict=True):
         blocks = -(-count // (n - span + 1)) * n
-        phases = abs(axis.L)
-        x_points *= blocks * phases
-        w_points *= n * phases if layer else blocks
-        y_points *= blocks * phases if layer else n
-        length *= n
+        x_points *= blocks
+        w_points *= n if layer else blocks
+        y_points *= blocks if layer else n
     n, g, c, m = problem.n, problem.g, problem.c, problem.m
     points = g * (n * c * x_points + m * c * w_points + n * m * y_points)
-    found = transform_work(problem, points, length, g * n * c * x_points)
+    found = transform_work(problem, points, prod(sizes), g * n * c * x_points)
     found["pairs" if c > 1 else "products"] = n * g * c * m * (x_points if layer else w_points)
-    return found | woven(problem)
+    return found
 
 
 def memory(problem: Problem) -> float:
     size = itemsize(problem)
-    return min(2 * size * work(problem)["points"], 4.0 * GROUP_BYTES * size / 4) + size * padded_elements(problem)
+    points = work(problem).get("points", 0.0)
+    return min(2 * size * points, 4.0 * GROUP_BYTES) + size * padded_elements(problem)
 
 
 def _cut(problem: Problem) -> tuple[list[int], list[int], list[int]]:
     """The transforms' lengths, the spans and the positions of each axis."""
-    spans, positions = [], []
-    for axis in problem.axes:
-        kernel, output = abs(axis.D) * (axis.K - 1) + 1, abs(axis.S) * (axis.O - 1) + 1
-        spans.append(max(1, -(-(kernel if _is_layer(problem) else output) // abs(axis.L))))
-        positions.append(max(1, -(-(output if _is_layer(problem) else kernel) // abs(axis.L))))
+    spans, positions = [axis.K for axis in problem.axes], [axis.O for axis in problem.axes]
+    if not _is_layer(problem):
+        spans, positions = positions, spans
     return lengths(spans, positions), spans, positions
 
 
@@ -109,31 +110,30 @@ def lengths(spans: Sequence[int], positions: Sequence[int]) -> list[int]:
 
 def run(problem: Problem, x: Array, w: Array, precision=None) -> Array:
     dtype = accumulator(problem)
-    form = _layer if _is_layer(problem) else _kernel
     problem, w, finish = oriented(problem, w.astype(dtype), +1)
-    y = by_phases(problem, x.astype(dtype), w, partial(form, precision=precision))
+    y = by_units(problem, x.astype(dtype), w, partial(_run, precision=precision))
     return finish(y).astype(problem.dtypes.y)
 
 
+def _run(problem: Problem, x: Array, w: Array, precision) -> Array:
+    return (_layer if _is_layer(problem) else _kernel)(problem, x, w, precision)
+
+
 def _layer(problem: Problem, x: Array, w: Array, precision) -> Array:
-    spans = [axis.D * (axis.K - 1) + 1 for axis in problem.axes]
-    sizes = lengths(spans, [axis.S * (axis.O - 1) + 1 for axis in problem.axes])
-    letters = "gmc" + problem.spatial
-    w = lax.transpose(w, [problem.layouts.w.index(letter) for letter in letters])
-    config = [(0, n - span, axis.D - 1) for n, span, axis in zip(sizes, spans, problem.axes, strict=True)]
-    w = lax.pad(w, jnp.zeros((), w.dtype), [(0, 0, 0)] * 3 + config)
+    sizes, spans, _ = _cut(problem)
+    w = lax.transpose(w, [problem.layouts.w.index(letter) for letter in "gmc" + problem.spatial])
+    w = jnp.pad(w, [(0, 0)] * 3 + [(0, n - span) for n, span in zip(sizes, spans, strict=True)])
     u = _reversed(w, sizes, problem.is_complex)
-    elements = problem.n * problem.g * (problem.c + problem.m)
-    elements *= prod(2 * axis.S * axis.O for axis in problem.axes)
-    whole = [-(-(n - span + 1) // axis.S) for n, span, axis in zip(sizes, spans, problem.axes, strict=True)]
+    elements = problem.n * problem.g * (problem.c + problem.m) * prod(2 * axis.O for axis in problem.axes)
+    hops = [n - span + 1 for n, span in zip(sizes, spans, strict=True)]
     group = partial(_layer_group, sizes=sizes, precision=precision)
-    return over_outputs(problem, x, u, GROUP_BYTES / (4 * elements), group, whole)
+    return over_outputs(problem, x, u, GROUP_BYTES / (itemsize(problem) * elements), group, hops)
 
 
 def _layer_group(problem: Problem, x: Array, u: Array, sizes: list[int], precision) -> Array:
     ly, spatial = problem.layouts.y, problem.spatial
-    hops = [n - axis.D * (axis.K - 1) for n, axis in zip(sizes, problem.axes, strict=True)]
-    counts = [-(-(axis.S * (axis.O - 1) + 1) // hop) for axis, hop in zip(problem.axes, hops, strict=True)]
+    hops = [n - axis.K + 1 for n, axis in zip(sizes, problem.axes, strict=True)]
+    counts = [-(-axis.O // hop) for axis, hop in zip(problem.axes, hops, strict=True)]
     windows = _windows(problem, x, sizes, hops, counts)  # n g c, blocks, positions
     blocks = "ABC"[: len(spatial)]
     z = multiply(
@@ -153,37 +153,29 @@ def _layer_group(problem: Problem, x: Array, u: Array, sizes: list[int], precisi
         )
     z = lax.transpose(z, order)
     long = dict(zip(spatial, (h * t for h, t in zip(hops, counts, strict=True)), strict=True))
-    steps = dict(zip(spatial, (axis.S for axis in problem.axes), strict=True))
     z = z.reshape([long.get(letter, size) for letter, size in zip(ly, problem.y_shape, strict=True)])
-    limits = [steps.get(letter, 1) * (size - 1) + 1 for letter, size in zip(ly, problem.y_shape, strict=True)]
-    return lax.slice(z, [0] * z.ndim, limits, [steps.get(letter, 1) for letter in ly])
+    return lax.slice(z, [0] * z.ndim, problem.y_shape)
 
 
 def _kernel(problem: Problem, x: Array, w: Array, precision) -> Array:
-    spans = [axis.S * (axis.O - 1) + 1 for axis in problem.axes]
-    sizes = lengths(spans, [axis.D * (axis.K - 1) + 1 for axis in problem.axes])
-    elements = problem.c * problem.g * (problem.n + problem.m)
-    elements *= prod(2 * axis.D * axis.K for axis in problem.axes)
-    whole = [-(-(n - span + 1) // axis.D) for n, span, axis in zip(sizes, spans, problem.axes, strict=True)]
+    sizes, spans, _ = _cut(problem)
+    elements = problem.c * problem.g * (problem.n + problem.m) * prod(2 * axis.K for axis in problem.axes)
+    hops = [n - span + 1 for n, span in zip(sizes, spans, strict=True)]
     group = partial(_kernel_group, sizes=sizes, precision=precision)
-    z = over_sums(problem, x, w, GROUP_BYTES / (4 * elements), group, whole)
+    z = over_sums(problem, x, w, GROUP_BYTES / (itemsize(problem) * elements), group, hops)
     z = _inverse(z, sizes, problem.is_complex)
-    limits = [1 + axis.S * (axis.O - 1) for axis in problem.axes]
-    steps = [axis.S for axis in problem.axes]
-    z = lax.slice(z, [0] * z.ndim, [*z.shape[:3], *limits], [1, 1, 1, *steps])
+    z = lax.slice(z, [0] * z.ndim, [*z.shape[:3], *spans])
     return lax.transpose(z, [("ngm" + problem.spatial).index(letter) for letter in problem.layouts.y])
 
 
 def _kernel_group(problem: Problem, x: Array, w: Array, sizes: list[int], precision) -> Array:
     lw, spatial = problem.layouts.w, problem.spatial
-    hops = [n - axis.S * (axis.O - 1) for n, axis in zip(sizes, problem.axes, strict=True)]
-    counts = [-(-(axis.D * (axis.K - 1) + 1) // hop) for axis, hop in zip(problem.axes, hops, strict=True)]
+    hops = [n - axis.O + 1 for n, axis in zip(sizes, problem.axes, strict=True)]
+    counts = [-(-axis.K // hop) for axis, hop in zip(problem.axes, hops, strict=True)]
     windows = _windows(problem, x, sizes, hops, counts)
     w = lax.transpose(w, [lw.index(letter) for letter in "gmc" + spatial])
-    config = []
-    for axis, hop, count in zip(problem.axes, hops, counts, strict=True):
-        config.append((0, hop * count - axis.D * (axis.K - 1) - 1, axis.D - 1))
-    w = lax.pad(w, jnp.zeros((), w.dtype), [(0, 0, 0)] * 3 + config)
+    ends = [(0, hop * count - axis.K) for axis, hop, count in zip(problem.axes, hops, counts, strict=True)]
+    w = jnp.pad(w, [(0, 0)] * 3 + ends)
     w = w.reshape(*w.shape[:3], *(size for pair in zip(counts, hops, strict=True) for size in pair))
     d = len(hops)
     w = lax.transpose(w, [0, 1, 2, *range(3, 3 + 2 * d, 2), *range(4, 4 + 2 * d, 2)])
@@ -242,11 +234,11 @@ def _inverse(array: Array, sizes: list[int], is_complex: bool) -> Array:
 # kernel's form the products of the blocks are summed first: the windows overlap, each position
 # of x in at most ceil(N / V) of them along an axis.
 def error(problem: Problem) -> tuple[float, float]:
-    return 0.0, max((_error(phase) for phase in phases(problem)), default=0.0)
+    return 0.0, max(map(_error, dict.fromkeys(units(problem))), default=0.0)
 
 
 def _error(problem: Problem) -> float:
-    """The factor b of an oriented problem with L = 1."""
+    """The factor b of a unit."""
     layer = _is_layer(problem)
     sizes, spans, positions = _cut(problem)
     blocks = prod(-(-count // (n - span + 1)) for n, span, count in zip(sizes, spans, positions, strict=True))

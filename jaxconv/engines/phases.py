@@ -1,4 +1,4 @@
-"""Phases: input dilation without multiplying zeros.
+"""Phases: dilation and strides without multiplying zeros, and without outputs that are thrown away.
 
 With L > 1 the relation L*i + p = S*o + D*k holds for an output o only with those k for which
 S*o + D*k - p is a multiple of L. With q = L / gcd(L, S), outputs o = a + q*t of one phase a
@@ -8,17 +8,33 @@ all meet the same k, namely those of one residue modulo r = L / gcd(L, D): k = b
 
 and S*q and D*r are multiples of L: divided by it, each phase is a relation with L = 1. The
 outputs of the phases are woven together again.
+
+With L = 1, let M be the least common multiple of S and D. With o = a + (M/S)*t and k = b + (M/D)*s,
+
+    S*o + D*k = M*(t + s) + S*a + D*b,
+
+so that x at the positions S*a + D*b + M*j is read with a stride of 1 and a dilation of 1: the
+phases a are images more, and the phases b features more that are summed. A stride alone makes
+features of its phases, a dilation images.
+
+Every phase is a program of its own. Where there would be more than PHASES, zeros are inserted after all.
+
+Source: the polyphase decomposition; Vaidyanathan, Multirate Systems and Filter Banks, 4.3.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import product
-from math import gcd, prod
+from math import gcd, lcm, prod
 
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxconv.engines.base import merged, padded_along
 from jaxconv.problem import Axis, Problem
+
+PHASES = 64  # programs, or parts of x, that are written out
 
 
 def axis_phases(axis: Axis) -> list[tuple[int, int, Axis | None]]:
@@ -41,18 +57,74 @@ def axis_phases(axis: Axis) -> list[tuple[int, int, Axis | None]]:
     return found
 
 
+def bounded(problem: Problem) -> Problem:
+    """The Problem itself, or where it has more than PHASES, the oriented one for x with zeros inserted: L = 1."""
+    if _count(problem) <= PHASES:
+        return problem
+    axes = [axis.oriented(+1)[0] for axis in problem.axes]
+    return replace(problem, axes=tuple(replace(a, I=a.L * (a.I - 1) + 1, L=1) for a in axes))
+
+
+def _count(problem: Problem) -> int:
+    return prod(abs(axis.L) // gcd(axis.L, axis.S) for axis in problem.axes)
+
+
 def phases(problem: Problem) -> list[Problem]:
-    """The problems with L = 1 that `by_phases` runs for a Problem, oriented: those that are not empty, each once."""
-    axes = [axis_phases(axis.oriented(+1)[0]) for axis in problem.axes]
-    met = ([sub for _, _, sub in phases_of if sub is not None] for phases_of in axes)
+    """The problems with L = 1 that `by_phases` runs for a Problem, oriented: those that are not empty."""
+    problem = bounded(replace(problem, axes=tuple(axis.oriented(+1)[0] for axis in problem.axes)))
+    met = ([sub for _, _, sub in axis_phases(axis) if sub is not None] for axis in problem.axes)
     found = (replace(problem, axes=some) for some in product(*met))
-    return list(dict.fromkeys(phase for phase in found if not phase.is_empty))
+    return [phase for phase in found if not phase.is_empty]
+
+
+def units(problem: Problem) -> list[Problem]:
+    """The problems with L = S = D = 1 that `by_units` runs for a Problem: those that are not empty."""
+    return [_unit(phase) for phase in phases(problem)]
+
+
+def work_of_units(problem: Problem, work: Callable[[Problem], dict[str, float]]) -> dict[str, float]:
+    """The work of all units, of putting them together, and of as many programs."""
+    found, parts = woven(problem), units(problem)
+    for part in map(work, parts):
+        for name, count in part.items():
+            found[name] = found.get(name, 0.0) + count
+    return found | {"call": float(max(1, len(parts)))}
+
+
+def _unit(problem: Problem) -> Problem:
+    for d in range(len(problem.axes)):
+        problem = _unit_along(_few_parts(problem, d), d)
+    return problem
+
+
+def _unit_along(problem: Problem, d: int) -> Problem:
+    axis = problem.axes[d]
+    if axis.S == axis.D == 1:
+        return problem
+    images, features = _images_features(axis)
+    K, O = -(-axis.K // features), -(-axis.O // images)
+    axes = (*problem.axes[:d], Axis(O + K - 1, K, O), *problem.axes[d + 1 :])
+    return replace(problem, axes=axes, n=images * problem.n, c=features * problem.c)
+
+
+def _images_features(axis: Axis) -> tuple[int, int]:
+    M = lcm(axis.S, axis.D)
+    return min(M // axis.S, axis.O), min(M // axis.D, axis.K)
+
+
+def _few_parts(problem: Problem, d: int) -> Problem:
+    """The Problem itself, or where S and D make more than PHASES parts of x, the one for w with zeros inserted."""
+    axis, (images, features) = problem.axes[d], _images_features(problem.axes[d])
+    if min(images, features) == 1 or images * features <= PHASES:
+        return problem
+    longer = replace(axis, K=axis.D * (axis.K - 1) + 1, D=1)
+    return replace(problem, axes=(*problem.axes[:d], longer, *problem.axes[d + 1 :]))
 
 
 def woven(problem: Problem) -> dict[str, float]:
     """The work of weaving the phases' outputs: nothing without input dilation."""
-    phases = prod(abs(axis.L) // gcd(axis.L, axis.S) for axis in problem.axes)
-    if phases == 1:
+    phases = _count(problem)
+    if phases == 1 or phases > PHASES:
         return {}
     narrow = prod(problem.y_shape) / problem.y_shape[-1]
     return {"woven": float(prod(problem.y_shape)), "woven rows": narrow, "phases": float(phases)}
@@ -62,6 +134,10 @@ def by_phases(problem: Problem, x: Array, w: Array, run: Callable[[Problem, Arra
     """y of an oriented Problem, by runs of Problems with L = 1."""
     if all(axis.L == 1 for axis in problem.axes):
         return run(problem, x, w)
+    if _count(problem) > PHASES:
+        zeros = dict(zip(problem.spatial, (axis.L - 1 for axis in problem.axes), strict=True))
+        x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, zeros.get(letter, 0)) for letter in problem.layouts.x])
+        return run(bounded(problem), x, w)
     lw, ly = problem.layouts.w, problem.layouts.y
     counts = [axis.L // gcd(axis.L, axis.S) for axis in problem.axes]
     steps = [axis.L // gcd(axis.L, axis.D) for axis in problem.axes]
@@ -104,3 +180,49 @@ def _woven(problem: Problem, parts: list[Array], counts: list[int]) -> Array:
         shape.append(size)
     y = lax.transpose(y, order).reshape(shape)
     return lax.slice(y, [0] * y.ndim, problem.y_shape)
+
+
+def by_units(problem: Problem, x: Array, w: Array, run: Callable[[Problem, Array, Array], Array]) -> Array:
+    """y of an oriented Problem, by runs of Problems with L = S = D = 1."""
+    return by_phases(problem, x, w, partial(_by_unit, run=run))
+
+
+def _by_unit(problem: Problem, x: Array, w: Array, run: Callable, d: int = 0) -> Array:
+    """y of an oriented Problem with L = 1, from the axis d on."""
+    if d == len(problem.axes):
+        return run(problem, x, w)
+    if problem.axes[d].S == problem.axes[d].D == 1:
+        return _by_unit(problem, x, w, run, d + 1)
+    (lx, lw, ly), letter = problem.layouts, problem.spatial[d]
+    fewer = _few_parts(problem, d)
+    if fewer is not problem:
+        zeros = problem.axes[d].D - 1
+        w = lax.pad(w, jnp.zeros((), w.dtype), [(0, 0, zeros * (c == letter)) for c in lw])
+        return _by_unit(fewer, x, w, run, d)
+    axis, unit = problem.axes[d], _unit_along(problem, d)
+    images, features = _images_features(axis)
+    step, (I, K, O) = lcm(axis.S, axis.D), (unit.axes[d].I, unit.axes[d].K, unit.axes[d].O)
+    v, at = (
+        padded_along(x, lx, letter, axis.p, step * I + axis.S * (images - 1) + axis.D * (features - 1)),
+        lx.index(letter),
+    )
+    if min(images, features) == 1:  # neighbours, S or D apart: one reshape
+        apart = axis.S if images > 1 else axis.D
+        v = lax.slice_in_dim(v, 0, step * I, axis=at)
+        v = v.reshape(*v.shape[:at], I, step, *v.shape[at + 1 :])
+        v = lax.slice_in_dim(v, 0, apart * (images * features - 1) + 1, apart, at + 1)
+        v = jnp.moveaxis(v, at + 1, 0)
+    else:
+        starts = [axis.S * a + axis.D * b for a, b in product(range(images), range(features))]
+        v = jnp.stack([lax.slice_in_dim(v, start, start + step * (I - 1) + 1, step, at) for start in starts])
+    v = v.reshape(images, features, *v.shape[1:])
+    v = merged(merged(v, 1, lx.index("c") + 1), 0, lx.index("n"))
+    w, at = padded_along(w, lw, letter, 0, features * K), lw.index(letter)
+    w = merged(w.reshape(*w.shape[:at], K, features, *w.shape[at + 1 :]), at + 1, lw.index("c"))
+    y = _by_unit(unit, v, w, run, d + 1)
+    at = ly.index("n")
+    y = jnp.moveaxis(y.reshape(*y.shape[:at], images, problem.n, *y.shape[at + 1 :]), at, 0)
+    at = ly.index(letter)
+    y = jnp.moveaxis(y, 0, at + 1)
+    y = y.reshape(*y.shape[:at], O * images, *y.shape[at + 2 :])
+    return lax.slice_in_dim(y, 0, axis.O, axis=at)

@@ -45,7 +45,7 @@ from jaxconv.engines.phases import by_phases, woven
 from jaxconv.problem import Problem, Triple
 
 NARROW = 16  # channels that are written out, of which every pair is a product of its own
-FUSED = 256  # terms that one fused loop sums
+FUSED = 225  # terms that one fused loop sums: of 250 and more, LLVM makes one that is five times slower
 UNROLLED = 64  # products or outputs that are written out
 ACCUMULATED = 8192  # elements of an accumulator
 LANES = 32  # features that are worth a loop along them
@@ -62,7 +62,7 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
 def work(problem: Problem) -> dict[str, float]:
     axes, products = problem.axes, all_products(problem)
     taps, outputs = problem.taps, problem.outputs
-    found = {"call": 1.0, "terms": float(min(taps, outputs)), "products": products, "elements": elements(problem)}
+    found = {"call": 1.0, "products": products, "elements": elements(problem)}
     found |= woven(problem)
     if taps <= outputs:
         if problem.c <= NARROW:
@@ -78,7 +78,7 @@ def work(problem: Problem) -> dict[str, float]:
             if problem.c * problem.m > 1 and last in "gm":
                 found["narrow features"] = products / (problem.g * problem.m)
         else:
-            form = "taps"
+            form, found["terms"] = "taps", float(taps)
             found["sums"] = taps * prod(problem.y_shape) + 0.0
             found[f"{form}, narrow"] = products / min(problem.c, problem.m)
     elif _accumulates(problem):
@@ -89,7 +89,7 @@ def work(problem: Problem) -> dict[str, float]:
         row = problem.w_shape[-1] if problem.layouts.w[-1] in problem.spatial else problem.g * problem.n * problem.m
         found[f"{form}, short rows"] = products / row
     else:
-        form = "outputs"
+        form, found["terms"] = "outputs", float(outputs)
         found[f"{form}, narrow"] = products / min(problem.n, problem.m)
         found["windows"] = outputs * problem.n * problem.g * problem.c * taps + 0.0
     found[form] = products

@@ -164,10 +164,12 @@ def work(problem: Problem) -> dict[str, float]:
     products = points * cells * images * rows * columns
     v, z = points * cells * images * rows, points * cells * images * columns
     u = points * problem.g * (problem.c * columns if layer else rows * columns)
-    size = 4 * (v + z) / (LAYER_BYTES if layer else KERNEL_BYTES)
+    row = problem.x_shape[-1]
+    size = itemsize(problem) * (v + z) / (LAYER_BYTES if layer else KERNEL_BYTES)
     return woven(problem) | {
         "call": 1.0, f"{form} products": products, f"{form}, over rows": products / rows,
         f"{form}, over columns": products / columns, f"{form} input": v, f"{form} output": z, "kernels": u,
+        f"{form}, short rows": (v + z) / row,
         "matrices": points * problem.g * (1 + size), "elements": elements(problem), "blocks": 1 + size,
     }  # fmt: skip
 
@@ -176,9 +178,7 @@ def memory(problem: Problem) -> float:
     found, size = work(problem), itemsize(problem)
     form = "layer" if _is_layer(problem) else "kernel"
     limit = LAYER_BYTES if form == "layer" else KERNEL_BYTES
-    return (
-        2 * min(size * (found[f"{form} input"] + found[f"{form} output"]), limit * size / 4) + size * found["kernels"]
-    )
+    return 2 * min(size * (found[f"{form} input"] + found[f"{form} output"]), float(limit)) + size * found["kernels"]
 
 
 def run(problem: Problem, x: Array, w: Array, precision=None) -> Array:
@@ -270,7 +270,7 @@ def _layer(problem: Problem, x: Array, w: Array, precision) -> Array:
     points = prod(s.n for s in plans)
     blocks = prod(s.blocks for s in plans)
     cells = prod(-(-axis.O // s.m) for axis, s in zip(problem.axes, plans, strict=True))
-    size = LAYER_BYTES / (4 * problem.n * problem.g * points * cells * (problem.c + blocks * problem.m))
+    size = LAYER_BYTES / (itemsize(problem) * problem.n * problem.g * points * cells * (problem.c + blocks * problem.m))
     whole = [s.m * axis.D for axis, s in zip(problem.axes, plans, strict=True)]
     return over_outputs(problem, x, u, size, partial(_layer_block, lu=lw, schemes=plans, precision=precision), whole)
 
@@ -346,7 +346,9 @@ def _kernel(problem: Problem, x: Array, w: Array, precision) -> Array:
     points = prod(s.n for s in plans)
     blocks = prod(s.blocks for s in plans)
     cells = prod(-(-axis.K // s.m) for axis, s in zip(problem.axes, plans, strict=True))
-    size = KERNEL_BYTES / (4 * problem.c * problem.g * points * cells * (blocks * problem.n + problem.m))
+    size = KERNEL_BYTES / (
+        itemsize(problem) * problem.c * problem.g * points * cells * (blocks * problem.n + problem.m)
+    )
     ly = problem.layouts.y
     whole = [s.m * axis.S for axis, s in zip(problem.axes, plans, strict=True)]
     z = over_sums(problem, x, w, size, partial(_kernel_block, schemes=plans, precision=precision), whole)
@@ -401,7 +403,7 @@ def _kernel_block(problem: Problem, x: Array, w: Array, schemes: list[Scheme], p
 # these rows times those of the w and x that they read (Cauchy), axis by axis. In the kernel's
 # form w and y change places, and the tiles of x overlap: each entry is read by ceil(n / m) of them.
 def error(problem: Problem) -> tuple[float, float]:
-    return 0.0, max((_error(phase) for phase in phases(problem)), default=0.0)
+    return 0.0, max(map(_error, dict.fromkeys(phases(problem))), default=0.0)
 
 
 def _error(problem: Problem) -> float:
