@@ -24,7 +24,7 @@ Source: the polyphase decomposition; Vaidyanathan, Multirate Systems and Filter 
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import product
 from math import gcd, lcm, prod
 
@@ -77,9 +77,10 @@ def phases(problem: Problem) -> list[Problem]:
     return [phase for phase in found if not phase.is_empty]
 
 
-def units(problem: Problem) -> list[Problem]:
+@lru_cache(maxsize=32)  # two engines ask
+def units(problem: Problem) -> tuple[Problem, ...]:
     """The problems with L = S = D = 1 that `by_units` runs for a Problem: those that are not empty."""
-    return [_unit(phase) for phase in phases(problem)]
+    return tuple(_unit(phase) for phase in phases(problem))
 
 
 def work_of_units(problem: Problem, work: Callable[[Problem], dict[str, float]]) -> dict[str, float]:
