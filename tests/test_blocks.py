@@ -151,7 +151,7 @@ def test_units_are_the_relation_again(seed):
         Problem((Axis(40, 5, 7, S=5, D=3, p=2),), n=2, c=2, m=2),
         Problem((Axis(70, 9, 12, S=4, D=-5, p=-3),)),
         Problem((Axis(130, 5, 9, S=12, D=3, p=1),), n=2),
-        Problem((Axis(90, 4, 30, S=9, D=8, p=5),), c=2),
+        Problem((Axis(150, 10, 30, S=9, D=8, p=5),), c=2),
         Problem((Axis(5, 18, 44, L=9, p=8), Axis(4, 16, 40, L=8, p=7))),
         Problem((Axis(21, 3, 1, D=10),)),
     ],
