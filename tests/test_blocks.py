@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxconv.engines import ENGINES, gemm, overlap, shifts, winograd
-from jaxconv.engines.blocks import divisor, share
+from jaxconv.engines.blocks import divisor, over_outputs, over_sums, share
 from jaxconv.engines.phases import axis_phases, units
 from jaxconv.padding import lax_axes
 from jaxconv.problem import Axis, Problem, Triple
@@ -108,6 +108,16 @@ def test_shares():
             count = share(n, size)
             assert 1 <= count <= max(1, size * n)
             assert count >= size * n / 2 - 1
+
+
+@pytest.mark.parametrize("size", [0.12, 0.3, 0.6, 0.9])
+def test_blocks_of_a_prime_number(size):
+    """Seven images and seven channels: blocks that overlap, and blocks and a rest."""
+    problem = Problem((Axis(11, 3, 11, p=1),), n=7, c=7, m=2)
+    x, w = operands(problem)
+    for blocks in (over_outputs, over_sums):
+        y = jax.jit(partial(blocks, problem, size=size, run=ENGINES["direct"].run))(x, w)
+        check(problem, ENGINES["direct"], y, x, w)
 
 
 @pytest.mark.parametrize("seed", range(40))
