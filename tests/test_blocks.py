@@ -110,6 +110,22 @@ def test_shares():
             assert count >= size * n / 2 - 1
 
 
+@pytest.mark.parametrize(
+    "problem",
+    [
+        Problem(lax_axes("test", [5, 4], [3, 3], [1, 1], "SAME"), g=1024, layouts=NHWC),
+        Problem(lax_axes("test", [12, 1024], [9, 2], [1, 1], "VALID")),
+    ],
+    ids=["features", "rows"],
+)
+def test_terms_a_page_apart(problem):
+    """`shifts` reads them from rows that are longer by a line, and the result is that of the shorter rows."""
+    x, w = operands(problem)
+    _, v = shifts._staggered(problem, x)
+    assert v.size > shifts.padded(problem, x).size
+    check(problem, ENGINES["shifts"], jax.jit(partial(ENGINES["shifts"].run, problem))(x, w), x, w)
+
+
 @pytest.mark.parametrize("size", [0.12, 0.3, 0.6, 0.9])
 def test_blocks_of_a_prime_number(size):
     """Seven images and seven channels: blocks that overlap, and blocks and a rest."""
