@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import inspect
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,6 +70,14 @@ def _calls(target: str) -> list[tuple[Any, ...]]:
             "or a list of these.",
             param_hint="TARGET",
         )
+    for f, *args in calls:
+        try:
+            _ = isinstance(f, Problem) or inspect.signature(f).bind(*args)
+        except TypeError as e:
+            raise typer.BadParameter(
+                f"{target!r} cannot be called with {len(args)} arguments: {e}. Give a tuple (function, *arguments).",
+                param_hint="TARGET",
+            ) from e
     return calls
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import jax
+import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from jaxconv.planner import Candidate, Wishes, candidates
@@ -87,7 +88,8 @@ def plan(f: Callable | Problem, *args, platform: str | None = None, **kwargs) ->
     """The plans of every contraction in the call `f(*args, **kwargs)`, in the order of execution.
 
     `f` may be one of jaxconv's functions or any function that calls them: it is traced, not
-    run, and arrays may be `jax.ShapeDtypeStruct`s, in keywords too. A gradient is a call like any other. Where `f`
+    run, and arrays may be `jax.ShapeDtypeStruct`s, in keywords too. NumPy arrays beside others stay constants,
+    as known kernels are. A gradient is a call like any other. Where `f`
     is a Problem, the plan is its own. `platform` is "cpu", "gpu" or "tpu", by default JAX's own.
 
     Parameters
@@ -129,6 +131,9 @@ def plan(f: Callable | Problem, *args, platform: str | None = None, **kwargs) ->
         )
     leaves, tree = jax.tree.flatten((args, kwargs))
     is_array = [hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves]
+    known = [isinstance(leaf, np.ndarray) for leaf in leaves]
+    if any(array and not np_array for array, np_array in zip(is_array, known, strict=True)):
+        is_array = [array and not np_array for array, np_array in zip(is_array, known, strict=True)]
 
     def call(*arrays):
         given = iter(arrays)

@@ -51,7 +51,8 @@ def tune(
     Raises
     ------
     ValueError
-        The file is no wisdom for this machine: remove it, or name another. And what the call raises.
+        The call contracts nothing; the file is no wisdom for this machine: remove it, or name another. And what the
+        call raises.
 
     >>> import jaxconv, jax.numpy as jnp
     >>> found = jaxconv.tune(jaxconv.correlate, jnp.ones(100), jnp.ones(5), progress=False)
@@ -63,7 +64,13 @@ def tune(
     """
     platform = jax.default_backend()
     wisdom = read(path) if path is not None and Path(path).exists() else NONE
-    found = {p.problem: p.wishes for p in plan(f, *args, platform=platform, **kwargs) if not p.problem.is_empty}
+    plans = plan(f, *args, platform=platform, **kwargs)
+    if not plans:
+        raise ValueError(
+            "`jaxconv.tune(f, *args)` found no contraction in the call: there is nothing to measure. Pass a function "
+            "that calls jaxconv's functions, and its arguments; `jaxconv.plan` shows what it finds."
+        )
+    found = {p.problem: p.wishes for p in plans if not p.problem.is_empty}
     for problem, wishes in _shown(found, progress):
         with _types(problem):
             times = measure(problem, _worth_measuring(problem, wishes, platform), wishes)

@@ -19,6 +19,9 @@ def smooth():
 problem = Problem((Axis(20, 3, 18),))
 calls = [problem, (jaxconv.correlate, jnp.ones(30), jnp.ones(3))]
 number = 3
+
+def needs(x):
+    return x
 """
 
 
@@ -46,6 +49,7 @@ def test_tune_writes_and_adds(program, tmp_path):
     result = run("tune", f"{program}:calls", "--out", out, "--no-progress")
     assert result.exit_code == 0, result.output
     assert len(read(out).problems) == 3
+    assert result.output.count("Problem(") == 2  # those of this call
     out.write_text("{}")
     result = run("tune", f"{program}:smooth", "--out", out)
     assert result.exit_code == 2
@@ -58,7 +62,9 @@ def test_a_module_is_found_by_name(program, monkeypatch):
     sys.modules.pop("program")
 
 
-@pytest.mark.parametrize("target", ["nonsense", "no_such_module:f", "{file}:missing", "{file}:number", "missing.py:f"])
+@pytest.mark.parametrize(
+    "target", ["nonsense", "no_such_module:f", "{file}:missing", "{file}:number", "missing.py:f", "{file}:needs"]
+)
 def test_mistakes_are_named(program, target):
     result = run("plan", target.format(file=program))
     assert result.exit_code == 2

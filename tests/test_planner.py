@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jaxconv
@@ -178,3 +179,12 @@ def test_the_methods_that_an_error_names():
         jaxconv.convolve(jnp.ones(3), jnp.ones(2), method={"forward": "separable"})
     with pytest.raises(ValueError, match=r"'overlap'. Pass one"):
         jaxconv.lax.conv(jnp.ones((1, 1, 3)), jnp.ones((1, 1, 2)), (1,), "SAME", method="separable")
+
+
+def test_a_numpy_kernel_beside_a_traced_image_is_known():
+    """As in the call itself: the plan is of the two passes along the axes."""
+    kernel = np.outer(np.hanning(15)[1:-1], np.hanning(13)[1:-1]).astype("float32")
+    image = jax.ShapeDtypeStruct((512, 512), jnp.float32)
+    found = jaxconv.plan(jaxconv.convolve, image, kernel, "same", platform="cpu")
+    assert len(found) == len(jaxconv.plan(lambda x: jaxconv.convolve(x, kernel, "same"), image, platform="cpu")) == 2
+    assert len(jaxconv.plan(jaxconv.convolve, np.zeros((512, 512), "float32"), kernel, "same", platform="cpu")) == 1

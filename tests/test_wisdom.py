@@ -178,6 +178,11 @@ def test_a_file_keeps_its_mode_and_a_link_its_target(path, tmp_path):
     assert (tmp_path / "new.json").stat().st_mode & 0o777 == 0o666 & ~mask
 
 
+def test_tune_of_a_call_without_contractions_says_so(tmp_path):
+    with pytest.raises(ValueError, match="found no contraction"):
+        jaxconv.tune(jnp.sin, jnp.ones(3), path=tmp_path / "w.json", progress=False)
+
+
 def test_tune_shows_a_progress_bar(capfd):
     jaxconv.tune(OTHER)
     assert "measuring engines" in capfd.readouterr().out

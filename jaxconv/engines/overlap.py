@@ -47,7 +47,7 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
     if len(problem.axes) > 3:
         return f"overlap: it transforms at most 3 axes, and there are {len(problem.axes)}; use method='fft'."
     if all((axis.K if _is_layer(problem) else axis.O) == 1 for axis in problem.axes):
-        return "overlap: a kernel of one entry leaves nothing to transform; use method='gemm' or 'shifts'."
+        return "overlap: a kernel or an output of one entry leaves nothing to transform; use method='gemm' or 'shifts'."
     return None
 
 

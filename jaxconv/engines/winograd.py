@@ -128,13 +128,15 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
         most = f"it transforms at most {len(LETTERS)} axes, and there are {len(problem.axes)}"
         return f"winograd: {most}; use method='gemm'."
     if not _transformed(problem):
-        return "winograd: a kernel of one entry leaves nothing to transform; use method='gemm' or 'shifts'."
+        return (
+            "winograd: a kernel or an output of one entry leaves nothing to transform; use method='gemm' or 'shifts'."
+        )
     for axis in problem.axes:
         step, taps = (axis.S, axis.K) if _is_layer(problem) else (axis.D, axis.O)
         if abs(step) != 1:
             return f"winograd: it has no stride, and there is one of {abs(step)}; use method='gemm' or 'direct'."
         if not schemes(taps, _transformed(problem)):
-            return f"winograd: {taps} taps are too many for its error; use method='fft' or 'gemm'."
+            return f"winograd: {taps} taps are too many for its error; use method='fft' or 'shifts'."
     return None
 
 
