@@ -45,7 +45,7 @@ from jaxconv.engines.phases import by_phases, woven
 from jaxconv.problem import Problem, Triple
 
 NARROW = 16  # channels that are written out, of which every pair is a product of its own
-FUSED = 225  # terms that one fused loop sums: of 250 and more, LLVM makes one that is five times slower
+FUSED = 225  # terms that one fused loop sums: loops of 252 and more were seen to take five times as long
 UNROLLED = 64  # products or outputs that are written out
 ACCUMULATED = 8192  # elements of an accumulator
 LANES = 32  # features that are worth a loop along them
