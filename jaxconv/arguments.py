@@ -11,17 +11,24 @@ import jax.numpy as jnp
 import numpy as np
 
 
+class ArgumentError(ValueError, TypeError, RuntimeError):
+    """A wrong argument for which SciPy's functions raise one or another of these: it may be caught as any."""
+
+
 def as_array(call: str, name: str, value: Any) -> Any:
-    """`value` as something `jax.jit` takes for an array of numbers; a list, a string or an object is an error."""
+    """`value` as something `jax.jit` takes for an array of numbers; nested lists become NumPy arrays."""
     if hasattr(value, "__jax_array__") and not isinstance(value, jax.Array):
         value = jnp.asarray(value)
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
             f"`{call}` got {name}, a masked array: JAX arrays have no masks. Fill it with `{name}.filled(value)`."
         )
+    if isinstance(value, list | tuple):
+        value = _from_lists(call, name, value)
     if not isinstance(value, jax.Array | np.ndarray | np.generic | bool | int | float | complex):
         raise TypeError(
-            f"`{call}` got {name} of type {type(value).__name__}: it must be an array. Pass `jnp.asarray({name})`."
+            f"`{call}` got {name} of type {type(value).__name__}: it must be an array, or nested lists of numbers. "
+            f"Pass `jnp.asarray({name})`."
         )
     if isinstance(value, int) and abs(value) > np.iinfo(jnp.asarray(0).dtype).max:
         raise ValueError(
@@ -45,13 +52,24 @@ def as_array(call: str, name: str, value: Any) -> Any:
     return value
 
 
+def _from_lists(call: str, name: str, value) -> Any:
+    try:
+        traced = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(value))
+        return jnp.asarray(value) if traced else np.asarray(value)
+    except (TypeError, ValueError) as e:
+        raise type(e)(
+            f"`{call}` got {name} of type {type(value).__name__}: nested lists must hold numbers and be rectangular. "
+            f"Pass `jnp.asarray({name})`."
+        ) from e
+
+
 def common_dtype(call: str, x: Any, h: Any) -> np.dtype:
     """The dtype of x and h together, as `jnp.result_type` says."""
     try:
         return jnp.result_type(x, h)
     except (TypeError, ValueError) as e:  # small floating types, or strict promotion
         raise TypeError(
-            f"`{call}` got x of dtype {x.dtype} and h of dtype {h.dtype}, which have no common type. "
+            f"`{call}` got arrays of dtype {x.dtype} and {h.dtype}, which have no common type. "
             "Cast one with `.astype(...)`."
         ) from e
 
@@ -124,6 +142,27 @@ def integers(call: str, name: str, value, count: int, least: int | None = None) 
             "To turn a kernel or an array round, flip it with `jnp.flip`."
         )
     return result
+
+
+def axis_indices(call: str, name: str, value, rank: int) -> tuple[int, ...]:
+    """`value`, an int or a sequence of ints, as distinct axes of an array of that rank, counted from 0."""
+    given = (value,) if is_integer(value) else value
+    try:
+        axes = tuple(operator.index(v) for v in given)
+    except TypeError as e:
+        raise ArgumentError(
+            f"`{call}` got {name}={value!r}: {name} must be a scalar or iterable of integers; another entry cannot be "
+            "interpreted as an integer. Pass the axes' positions."
+        ) from e
+    if not all(-rank <= axis < rank for axis in axes):
+        raise ValueError(
+            f"`{call}` got {name}={value!r} for {rank} dimensions: it is out of range ({name} exceeds "
+            f"dimensionality of input); axes go from {-rank} to {rank - 1}. Pass positions inside."
+        )
+    found = tuple(axis % rank for axis in axes)
+    if len(set(found)) != len(found):
+        raise ValueError(f"`{call}` got {name}={value!r}: all {name} must be unique. Leave out the repeats.")
+    return found
 
 
 def is_integer(value: Any) -> bool:

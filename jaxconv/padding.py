@@ -120,7 +120,7 @@ def _pads(call, extents, kernel, S, padding, L, D) -> list[tuple[int, int]]:
 # p is -centre in convolution and +centre in correlation. An axis of length 0 gives
 # an output of length 0 (full and valid), as in scipy.signal.fftconvolve.
 def mode_axes(
-    call: str, extents: Sequence[int], kernel: Sequence[int], mode: str, flip: bool, origin=0
+    call: str, extents: Sequence[int], kernel: Sequence[int], mode: str, flip: bool, origin: int | Sequence[int] = 0
 ) -> tuple[Axis, ...]:
     """The axes of SciPy's `convolve` (flip) or `correlate` (no flip) in a mode.
 
@@ -128,12 +128,12 @@ def mode_axes(
     (Axis(I=5, K=4, O=5, L=1, S=1, D=-1, p=-1),)
     """
     if mode not in MODES:
-        raise ValueError(f"`{call}` got mode={mode!r}: the modes are 'full', 'same' and 'valid'. Pass one of them.")
+        raise ValueError(f"`{call}` got mode={mode!r}: acceptable mode flags are 'valid', 'same', or 'full'. Pass one.")
     pairs = list(zip(extents, kernel, strict=True))
     if mode == "valid" and any(n < m for n, m in pairs) and any(n > m for n, m in pairs):
         raise ValueError(
-            f"`{call}` got shapes {tuple(extents)} and {tuple(kernel)} in mode 'valid': one of the two must be at "
-            "least as large as the other along every axis. Use mode='same' or 'full', or crop one of them."
+            f"`{call}` got shapes {tuple(extents)} and {tuple(kernel)}. For 'valid' mode, one must be at least as "
+            "large as the other in every dimension. Use mode='same' or 'full', or crop one of them."
         )
     origins = (origin,) * len(pairs) if is_integer(origin) else origin
     origins = integers(call, "origin", origins, len(pairs))
@@ -159,22 +159,66 @@ def mode_axes(
     return tuple(axes)
 
 
-def extend(call: str, x, axes: tuple[Axis, ...], boundary: str, outside: bool = True):
+# Lag l = low + o pairs in1[k + l] with in2[k]: i - low = o + k.
+def lag_axes(call: str, extents: Sequence[int], kernel: Sequence[int], lags) -> tuple[Axis, ...]:
+    """The axes of a correlation at some lags: an int L for -L to L, a pair (first, last), or a pair for each axis.
+
+    >>> lag_axes("f", [5], [4], (0, 2))
+    (Axis(I=5, K=4, O=3, L=1, S=1, D=1, p=0),)
+    """
+    if is_integer(lags):
+        given = [(-lags, lags)] * len(extents)
+    elif isinstance(lags, tuple) and len(lags) == 2 and all(map(is_integer, lags)):
+        given = [lags] * len(extents)
+    else:
+        given = lags
+    try:
+        pairs = [(operator.index(low), operator.index(high)) for low, high in given]
+    except (TypeError, ValueError) as e:
+        raise type(e)(
+            f"`{call}` got lags={lags!r}: it must be an integer L (for -L to L), a pair (first, last), or a pair of "
+            "integers for each axis. Pass one of these."
+        ) from e
+    if len(pairs) != len(extents) or any(low > high for low, high in pairs):
+        raise ValueError(
+            f"`{call}` got lags={lags!r} for {len(extents)} axes: each axis needs one pair with first <= last. "
+            "Pass a pair for each."
+        )
+    return tuple(
+        Axis(I=n, K=m, O=high - low + 1, p=-low) for n, m, (low, high) in zip(extents, kernel, pairs, strict=True)
+    )
+
+
+def extend(call: str, x, axes: Sequence[Axis | None], boundary, outside: bool = True, value=None):
     """(x, axes) with x extended beyond its border as far as the outputs ask for.
 
-    The last dimensions of `x` are the spatial ones. The extension repeats, so a kernel
-    may be many times as long as the input. Under 'constant', or where `outside` is false,
+    The dimensions of `x` are the axes, those without a relation (None) are left alone; `boundary` is one name, or one
+    for each axis. `value` stands outside under 'constant'; None is zero. The extension repeats, so
+    a kernel may be many times as long as the input. For zeros, or where `outside` is false,
     nothing needs to be done: positions outside the input are not in the relation, and
     count as zero.
     """
-    if not isinstance(boundary, str) or boundary not in BOUNDARIES:
+    names = (boundary,) * len(axes) if isinstance(boundary, str) else boundary
+    if not isinstance(names, tuple) or not all(isinstance(n, str) and n in BOUNDARIES for n in names):
         raise ValueError(
             f"`{call}` got boundary={boundary!r}: the boundaries are {', '.join(map(repr, BOUNDARIES))}. "
             "Pass one; SciPy's 'symm' is 'reflect', its 'fill' is 'constant'."
         )
-    widths = [axis.reach for axis in axes]
-    if BOUNDARIES[boundary] == "constant" or not outside or not x.size or not any(map(any, widths)):
-        return x, axes
-    kept = [(0, 0)] * (x.ndim - len(axes))
-    x = jnp.pad(x, [*kept, *widths], mode=BOUNDARIES[boundary])
-    return x, tuple(axis.extended(*width) for axis, width in zip(axes, widths, strict=True))
+    if len(names) != len(axes):
+        raise ValueError(
+            f"`{call}` got boundary={boundary!r} of length {len(names)}: there are {len(axes)} axes. "
+            "Pass one name, or one for each axis."
+        )
+    if not outside or not x.size:
+        return x, tuple(axes)
+    found = list(axes)
+    for d, (axis, name) in enumerate(zip(axes, names, strict=True)):
+        width = axis.reach if axis else (0, 0)
+        constant = BOUNDARIES[name] == "constant"
+        if axis is None or not any(width) or (constant and value is None):
+            continue
+        pads = [(0, 0)] * d + [width] + [(0, 0)] * (x.ndim - d - 1)
+        more = {"constant_values": value} if constant else {}
+        x = jnp.pad(x, pads, mode=BOUNDARIES[name], **more)
+        found[d] = axis.extended(*width)
+    return x, tuple(found)

@@ -85,13 +85,17 @@ def choose(problem: Problem, wishes: Wishes, platform: str) -> Engine:
 
 def check(problem: Problem, wishes: Wishes, platform: str | None = None) -> None:
     """Raise the engine's sentence if the method that is forced for this pass refuses."""
-    if wishes.forward == "auto":
-        return
-    no = _refusal(ENGINES[wishes.forward], problem, wishes, platform)
-    if no:
+    if no := refusal(problem, wishes, platform):
         shapes = zip("xwy", problem.dtypes, (problem.x_shape, problem.w_shape, problem.y_shape), strict=True)
         arrays = ", ".join(f"{name} {dtype}{list(shape)}" for name, dtype, shape in shapes)
         raise ValueError(f"`method={wishes.forward!r}` was refused for the contraction of {arrays}. {no}")
+
+
+def refusal(problem: Problem, wishes: Wishes, platform: str | None = None) -> str | None:
+    """The sentence of the engine that is forced for this pass, if it refuses."""
+    if wishes.forward == "auto":
+        return None
+    return _refusal(ENGINES[wishes.forward], problem, wishes, platform)
 
 
 def _refusal(engine: Engine, problem: Problem, wishes: Wishes, platform: str | None) -> str | None:

@@ -23,6 +23,7 @@ from functools import lru_cache
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxconv.engines.base import accumulator, pairwise
 from jaxconv.planner import Wishes, candidates
@@ -89,13 +90,18 @@ def _outer(vectors: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def chain(problem: Problem) -> list[Problem]:
-    """The one-dimensional Problems of a term, in order: each has one of the axes, and has done with those before."""
+    """The one-dimensional Problems of a term, in order: each has done with the axes of those before.
+
+    Axes with K = 1 have no vector of their own; the first Problem does with them.
+    """
     summed = accumulator(problem).name  # so that nothing is rounded to a narrower type between the axes
-    found, done = [], [Axis(axis.I, 1, axis.I) for axis in problem.axes]
-    for d, axis in enumerate(problem.axes):
-        axes = [*done[:d], axis, *done[d + 1 :]]
+    own = [d for d, axis in enumerate(problem.axes) if axis.K > 1] or [0]
+    axes = [Axis(axis.I, 1, axis.I) if d in own else axis for d, axis in enumerate(problem.axes)]
+    found = []
+    for d in own:
+        axes[d] = problem.axes[d]
         found.append(replace(problem, axes=tuple(axes), dtypes=Triple(summed, summed, summed)))
-        done[d] = Axis(axis.O, 1, axis.O)
+        axes = [Axis(axis.O, 1, axis.O) for axis in axes]
     return found
 
 
@@ -109,12 +115,12 @@ def pays(problem: Problem, found: Terms, wishes: Wishes, platform: str) -> bool:
     return len(found) * sum(map(seconds, chain(problem))) < seconds(problem)
 
 
-def contract_terms(problem: Problem, x: Array, found: Sequence[Sequence[Array]], wishes: Wishes) -> Array:
+def contract_terms(problem: Problem, x: Array, found: Sequence[Sequence[ArrayLike]], wishes: Wishes) -> Array:
     """contract(problem, x, w) for w = the sum of the outer products."""
     parts = []
     for vectors in found:
         part = x.astype(accumulator(problem))
         for link, vector in zip(chain(problem), vectors, strict=True):
-            part = contract(link, part, vector.astype(link.dtypes.w).reshape(link.w_shape), wishes)
+            part = contract(link, part, jnp.asarray(vector, link.dtypes.w).reshape(link.w_shape), wishes)
         parts.append(part)
     return pairwise(parts).astype(problem.dtypes.y)

@@ -28,18 +28,18 @@ def layer(*, lhs=x, rhs=w, strides=(1, 1), padding="SAME", **arguments):
 # the call, the error, the words that it must have: argument and what came; rule or remedy
 CALLS = {
     # not arrays
-    "list": (lambda: jaxconv.convolve([1, 2], h1), TypeError, "got x of type list", "jnp.asarray"),
-    "string": (lambda: jaxconv.correlate(x1, "abc"), TypeError, "got h of type str", "must be an array"),
-    "none": (lambda: jaxconv.convolve(x1, None), TypeError, "got h of type NoneType", "must be an array"),
+    "ragged list": (lambda: jaxconv.convolve([1, [2]], h1), ValueError, "got in1 of type list", "jnp.asarray"),
+    "string": (lambda: jaxconv.correlate(x1, "abc"), TypeError, "got in2 of type str", "must be an array"),
+    "none": (lambda: jaxconv.convolve(x1, None), TypeError, "got in2 of type NoneType", "must be an array"),
     "dict": (lambda: layer(rhs={"kernel": w}), TypeError, "got rhs of type dict", "must be an array"),
-    "lists in a layer": (lambda: layer(lhs=[[1.0]]), TypeError, "got lhs of type list", "jnp.asarray"),
-    "object": (lambda: jaxconv.convolve(np.array([1, None]), h1), TypeError, "x of dtype object", "astype"),
-    "strings": (lambda: jaxconv.convolve(np.array(["a"]), h1), TypeError, "x of dtype <U1", "astype"),
+    "list of strings": (lambda: layer(lhs=["a"]), TypeError, "got lhs of dtype <U1", "astype"),
+    "object": (lambda: jaxconv.convolve(np.array([1, None]), h1), TypeError, "in1 of dtype object", "astype"),
+    "strings": (lambda: jaxconv.convolve(np.array(["a"]), h1), TypeError, "in1 of dtype <U1", "astype"),
     "dates": (lambda: jaxconv.correlate(x1, np.array(["2020-01-01"], "M8[D]")), TypeError, "datetime64", "astype"),
     "masked": (lambda: jaxconv.convolve(np.ma.ones(3), h1), TypeError, "masked array", "filled"),
-    "key": (lambda: jaxconv.convolve(jax.random.key(0)[None], h1), TypeError, "x of dtype key", "numbers"),
+    "key": (lambda: jaxconv.convolve(jax.random.key(0)[None], h1), TypeError, "in1 of dtype key", "numbers"),
     # ranks and shapes
-    "ranks": (lambda: jaxconv.convolve(jnp.ones((3, 3)), h1), ValueError, "float32[3, 3] and h of float32[3]", "vmap"),
+    "ranks": (lambda: jaxconv.convolve(jnp.ones((3, 3)), h1), ValueError, "float32[3, 3] and in2 of float32[3]", "expand_dims"),
     "valid, mixed": (
         lambda: jaxconv.correlate(jnp.ones((8, 2)), jnp.ones((3, 3)), "valid"),
         ValueError, "shapes (8, 2) and (3, 3)", "at least as large",
@@ -105,7 +105,7 @@ CALLS = {
     "conv": (lambda: conv(x, w, (1, 1), "OTHER"), ValueError, "padding='OTHER'", "'VALID'"),
     "general": (lambda: conv_with_general_padding(x, w, (1,), "SAME", None, None), ValueError, "(1,)", "2 spatial"),
     # names
-    "mode": (lambda: jaxconv.convolve(x1, h1, "SAME"), ValueError, "mode='SAME'", "'full', 'same' and 'valid'"),
+    "mode": (lambda: jaxconv.convolve(x1, h1, "SAME"), ValueError, "mode='SAME'", "'valid', 'same', or 'full'"),
     "mode list": (lambda: jaxconv.convolve(x1, h1, ["same"]), ValueError, "mode=('same',)", "'full'"),
     "mode number": (lambda: jaxconv.correlate(x1, h1, 2), ValueError, "mode=2", "'full'"),
     "method": (lambda: jaxconv.convolve(x1, h1, method="winograd9"), ValueError, "method='winograd9'", "'shifts'"),
@@ -144,10 +144,10 @@ CALLS = {
     ),
     # dtypes
     "dtypes": (lambda: layer(rhs=w.astype(jnp.bfloat16)), TypeError, "rhs of bfloat16", "astype"),
-    "no common dtype": (lambda: jaxconv.convolve(x1.astype("float8_e5m2"), h1), TypeError, "x of dtype float8_e5m2", "astype"),
-    "long double": (lambda: jaxconv.convolve(np.longdouble([1.0]), h1), TypeError, "x of dtype", "no such type"),
-    "fraction": (lambda: jaxconv.convolve(Fraction(1, 2), 1), TypeError, "x of type Fraction", "must be an array"),
-    "huge integer": (lambda: jaxconv.convolve(2**70, 2), ValueError, "x=1180591620717411303424", "must fit"),
+    "no common dtype": (lambda: jaxconv.convolve(x1.astype("float8_e5m2"), h1), TypeError, "dtype float8_e5m2", "astype"),
+    "long double": (lambda: jaxconv.convolve(np.longdouble([1.0]), h1), TypeError, "in1 of dtype", "no such type"),
+    "fraction": (lambda: jaxconv.convolve(Fraction(1, 2), 1), TypeError, "in1 of type Fraction", "must be an array"),
+    "huge integer": (lambda: jaxconv.convolve(2**70, 2), ValueError, "in1=1180591620717411303424", "must fit"),
     "narrower": (
         lambda: layer(preferred_element_type=jnp.float16), TypeError, "preferred_element_type", "no narrower",
     ),

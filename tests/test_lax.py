@@ -167,10 +167,25 @@ def test_preferred_element_type_equals_lax(dtype, preferred, rng):
 
 def test_a_program_goes_on_working_under_assignment(monkeypatch):
     """jaxconv's function in the place of lax's own."""
-    monkeypatch.setattr(jax.lax, "conv_general_dilated", jaxconv.lax.conv_general_dilated)
+    for name in ("conv_general_dilated", "conv", "conv_with_general_padding", "conv_transpose"):
+        monkeypatch.setattr(jax.lax, name, getattr(jaxconv.lax, name))
     x, w = jnp.ones((1, 1, 4)), jnp.ones((1, 1, 3))
     y = jax.jit(jax.lax.conv_general_dilated, static_argnums=(2, 3))(x, w, (1,), "SAME")
     np.testing.assert_array_equal(y.ravel(), [2, 3, 3, 2])
+
+
+def test_no_engine_comes_back_under_assignment(monkeypatch):
+    """An engine that uses lax's convolution uses lax's, whatever stands in its place."""
+
+    def none(*_, **__):
+        raise AssertionError("an engine called the function that was assigned")
+
+    monkeypatch.setattr(jax.lax, "conv_general_dilated", none)
+    x, w = jnp.ones((1, 1, 5)), jnp.ones((1, 1, 3))
+    for method in jaxconv.engines.ENGINES:
+        y, vjp = jax.vjp(lambda x, w: jaxconv.lax.conv_general_dilated(x, w, (1,), "VALID", method=method), x, w)
+        np.testing.assert_allclose(y.ravel(), [3, 3, 3], rtol=1e-6)
+        vjp(y)
 
 
 def test_booleans_equal_lax(rng):

@@ -134,7 +134,7 @@ def test_plan_shows_a_refusal_of_a_later_pass():
 
 def test_plan_takes_keywords():
     x = jax.ShapeDtypeStruct((9,), jnp.float32)
-    [found] = jaxconv.plan(jaxconv.convolve, x, h=x, mode="same")
+    [found] = jaxconv.plan(jaxconv.convolve, x, in2=x, mode="same")
     assert found.problem.axes[0].O == 9
 
 

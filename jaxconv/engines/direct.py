@@ -13,6 +13,7 @@ from math import prod
 
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.lax import conv_general_dilated  # by name: lax's attribute may have been assigned jaxconv's function
 
 from jaxconv.engines.base import (
     Engine,
@@ -75,7 +76,7 @@ def run(problem: Problem, x: Array, w: Array, precision=None) -> Array:
     w = lax.transpose(w, [lw.index(letter) for letter in spatial + "cF"])
     last = "n" + spatial + "F"
     order = tuple(range(len(last)))
-    y = lax.conv_general_dilated(
+    y = conv_general_dilated(
         x.astype(operand),
         w.astype(operand),
         window_strides=[axis.S for axis in problem.axes],

@@ -1,0 +1,222 @@
+"""Smoothing filters: Gaussians with their derivatives, and means."""
+
+from collections.abc import Sequence
+from typing import Any, Unpack
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.core import Tracer
+from jax.typing import ArrayLike, DTypeLike
+
+from jaxconv.arguments import ArgumentError, is_integer
+from jaxconv.ndimage.base import (
+    How,
+    Mode,
+    axes_of,
+    cast,
+    each,
+    filtered1d,
+    image_of,
+    is_whole,
+)  # fmt: skip
+
+NEGLIGIBLE = 1e-15  # a sigma that SciPy takes for none
+
+
+def gaussian_filter1d(
+    input: ArrayLike, sigma: ArrayLike, axis: int = -1, order: int = 0, output: DTypeLike | None = None,
+    mode: str = "reflect", cval: ArrayLike = 0.0, truncate: float = 4.0,
+    *, radius: int | None = None, **how: Unpack[How],
+) -> Array:  # fmt: skip
+    """Smooth along one axis with a Gaussian, or with its derivative: `scipy.ndimage.gaussian_filter1d`.
+
+        weights[k] = d^order/dk^order of exp(-k^2 / (2 sigma^2)) / sum,   -radius <= k <= radius
+
+    with radius = int(truncate * sigma + 0.5) positions on either side, unless it is given.
+
+    >>> np.round(np.asarray(gaussian_filter1d([0., 0., 1., 0., 0.], 1.0), float), 3)
+    array([0.058, 0.242, 0.399, 0.242, 0.058])
+    >>> round(float(jax.grad(lambda s: gaussian_filter1d([0., 0., 1., 0., 0.], s, radius=4)[2])(1.0)), 2)
+    -0.4
+
+    Parameters
+    ----------
+    input : array
+    sigma : number, in positions
+        May be traced, and differentiated, where `radius` is given.
+    axis : int
+    order : int, 0 or more
+        The order of the derivative.
+    truncate : number of sigmas
+    radius : None | int
+    output, mode, cval, **how
+        As in `correlate`.
+
+    Raises
+    ------
+    ValueError
+        A negative order or radius; a sigma that is not known, without a radius; and as `correlate`.
+
+    Static under `jax.jit`: everything but input, cval and, with a radius, sigma.
+
+    Differs from SciPy: as `correlate`.
+
+    Source: scipy.ndimage.gaussian_filter1d; Lindeberg, Scale-Space Theory in Computer Vision (1994).
+    """
+    call = "jaxconv.ndimage.gaussian_filter1d"
+    weights = _gaussian(call, sigma, order, truncate, radius)
+    return filtered1d(call, False, input, weights[::-1], axis, output, mode, cval, 0, how)
+
+
+def gaussian_filter(
+    input: ArrayLike, sigma: ArrayLike | Sequence[ArrayLike], order: int | Sequence[int] = 0,
+    output: DTypeLike | None = None, mode: Mode = "reflect", cval: ArrayLike = 0.0, truncate: float = 4.0,
+    *, radius: int | Sequence[int] | None = None, axes: int | Sequence[int] | None = None, **how: Unpack[How],
+) -> Array:  # fmt: skip
+    """Smooth with a Gaussian along every axis: `scipy.ndimage.gaussian_filter`.
+
+        y = `gaussian_filter1d` along one axis after the other
+
+    The results between the axes have the output's dtype, as SciPy's.
+
+    >>> gaussian_filter(jnp.array([[0., 0., 0.], [0., 1., 0.], [0., 0., 0.]]), 0.5).round(2)
+    Array([[0.01, 0.08, 0.01],
+           [0.08, 0.62, 0.08],
+           [0.01, 0.08, 0.01]], dtype=float32)
+
+    Parameters
+    ----------
+    input : array
+    sigma, order, radius, mode : one value, or one for each of `axes`
+        A sigma of 0 leaves its axis alone.
+    axes : None | int | ints
+        The axes to filter along, all by default.
+    output, cval, truncate, **how
+        As in `gaussian_filter1d`, and so are the errors, the static arguments and the differences from SciPy.
+
+    Source: scipy.ndimage.gaussian_filter.
+    """
+    call = "jaxconv.ndimage.gaussian_filter"
+    image, dtype = image_of(call, input, output)
+    along = axes_of(call, axes, image.ndim)
+    values = (
+        each(call, name, v, len(along))
+        for name, v in {"sigma": sigma, "order": order, "mode": mode, "radius": radius}.items()
+    )
+    for axis, s, o, m, r in zip(along, *values, strict=True):
+        if not isinstance(s, Tracer) and s <= NEGLIGIBLE:
+            continue
+        weights = _gaussian(call, s, o, truncate, r)
+        image = filtered1d(call, False, image, weights[::-1], axis, dtype, m, cval, 0, how)
+    return cast(image, dtype)
+
+
+def uniform_filter1d(
+    input: ArrayLike, size: int, axis: int = -1, output: DTypeLike | None = None, mode: str = "reflect",
+    cval: ArrayLike = 0.0, origin: int = 0, **how: Unpack[How],
+) -> Array:  # fmt: skip
+    """The mean of `size` neighbours along one axis: `scipy.ndimage.uniform_filter1d`.
+
+        y[o] = sum over k < size of input[o + k - size//2 - origin] / size
+
+    Integers are summed exactly and divided toward zero.
+
+    >>> uniform_filter1d([2, 8, 0, 4, 1, 9, 9, 0], size=3)
+    Array([4, 3, 4, 1, 4, 6, 6, 3], dtype=int32)
+
+    Parameters
+    ----------
+    input : array
+    size : int, 1 or more
+    axis : int
+    output, mode, cval, origin, **how
+        As in `correlate`, and so are the errors, the static arguments and the differences from SciPy.
+
+    Differs from SciPy: sums of integers are made in int32, or int64 under `jax_enable_x64`, and wrap around there.
+
+    Source: scipy.ndimage.uniform_filter1d.
+    """
+    return _mean("jaxconv.ndimage.uniform_filter1d", input, size, axis, output, mode, cval, origin, how)
+
+
+def uniform_filter(
+    input: ArrayLike, size: int | Sequence[int] = 3, output: DTypeLike | None = None, mode: Mode = "reflect",
+    cval: ArrayLike = 0.0, origin: int | Sequence[int] = 0,
+    *, axes: int | Sequence[int] | None = None, **how: Unpack[How],
+) -> Array:  # fmt: skip
+    """The mean over a box: `scipy.ndimage.uniform_filter`.
+
+        y = `uniform_filter1d` along one axis after the other
+
+    >>> uniform_filter(8 * jnp.eye(4), 2, mode="constant")
+    Array([[2., 2., 0., 0.],
+           [2., 4., 2., 0.],
+           [0., 2., 4., 2.],
+           [0., 0., 2., 4.]], dtype=float32)
+
+    Parameters
+    ----------
+    input : array
+    size, mode, origin : one value, or one for each of `axes`
+    axes : None | int | ints
+    output, cval, **how
+        As in `uniform_filter1d`, and so are the errors, the static arguments and the differences from SciPy.
+
+    Source: scipy.ndimage.uniform_filter.
+    """
+    call = "jaxconv.ndimage.uniform_filter"
+    image, dtype = image_of(call, input, output)
+    along = axes_of(call, axes, image.ndim)
+    values = (
+        each(call, name, value, len(along)) for name, value in {"size": size, "mode": mode, "origin": origin}.items()
+    )
+    for axis, s, m, o in zip(along, *values, strict=True):
+        if is_integer(s) and s <= 1:
+            continue
+        image = _mean(call, image, s, axis, dtype, m, cval, o, how)
+    return cast(image, dtype)
+
+
+# f = q(k) exp(-k^2 / 2 sigma^2): f' = (q' - q k / sigma^2) exp(...), so the polynomial q of the next order
+# is q' - k q / sigma^2.
+def _gaussian(call: str, sigma, order, truncate, radius):
+    """The Gaussian's weights (or those of its derivative), in NumPy where sigma is known."""
+    for name, value in (("order", order), ("radius", 0 if radius is None else radius)):
+        if not is_integer(value) or value < 0:
+            raise ValueError(
+                f"`{call}` got {name}={value!r}: it must be a nonnegative integer (non-negative). Pass 0 or more."
+            )
+    known = not isinstance(sigma, Tracer)
+    if radius is None:
+        if not known:
+            raise ValueError(
+                f"`{call}` got a traced sigma without a radius: the number of weights must be known when the function "
+                "is traced. Pass `radius=`, such as int(4 * sigma + 0.5) of the largest sigma, or a static sigma."
+            )
+        radius = int(float(truncate) * float(sigma) + 0.5)
+    xp: Any = np if known else jnp
+    sigma = float(sigma) if known else sigma
+    k = np.arange(-radius, radius + 1)
+    phi = xp.exp(-0.5 / (sigma * sigma) * k**2)
+    phi = phi / phi.sum()
+    q = [1.0]
+    for _ in range(order):
+        slope = [(n + 1) * c for n, c in enumerate(q[1:])] + [0.0, 0.0]
+        q = [a + b for a, b in zip(slope, [0.0, *(-c / (sigma * sigma) for c in q)], strict=True)]
+    return sum(c * k.astype(float) ** n for n, c in enumerate(q)) * phi
+
+
+def _mean(call: str, input, size, axis, output, mode, cval, origin, how: How) -> Array:
+    image, dtype = image_of(call, input, output)
+    if not is_integer(size) or size < 1:
+        raise ArgumentError(
+            f"`{call}` got size={size!r}: incorrect filter size; it must be an integer, 1 or more. Pass the number of "
+            "neighbours to average."
+        )
+    ones = np.ones(size)
+    if jnp.issubdtype(image.dtype, jnp.inexact) or jnp.issubdtype(dtype, jnp.inexact) or not is_whole(cval):
+        return filtered1d(call, False, image, ones / size, axis, dtype, mode, cval, origin, how)
+    total = filtered1d(call, False, image, ones.astype(int), axis, jnp.result_type(int), mode, cval, origin, how)
+    return cast(jax.lax.div(total, jnp.asarray(size, total.dtype)), dtype)

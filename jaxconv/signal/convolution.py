@@ -1,0 +1,317 @@
+"""Convolution and correlation of two arrays in N dimensions, in SciPy's words."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+from jaxconv import separable
+from jaxconv.along import contract_along, known_terms
+from jaxconv.arguments import as_array, axis_indices, common_dtype, described, frozen, output_dtype
+from jaxconv.padding import extend, lag_axes, mode_axes
+from jaxconv.planner import Accuracy, Method, Precision, Wishes, parse_wishes
+from jaxconv.problem import Triple
+
+
+def convolve(
+    in1: ArrayLike,
+    in2: ArrayLike,
+    mode: str = "full",
+    method: Method = "auto",
+    *,
+    axes: int | Sequence[int] | None = None,
+    boundary: str | Sequence[str] = "constant",
+    origin: int | Sequence[int] = 0,
+    accuracy: Accuracy = "normwise",
+    precision: Precision = None,
+    preferred_element_type: DTypeLike | None = None,
+) -> Array:
+    """Convolve two N-dimensional arrays, as `scipy.signal.convolve` does.
+
+        y[o] = sum over k of in1[o + centre - k] * in2[k]
+
+    along every axis (or `axes`), where in1 is 0 outside its N positions and in2 has M.
+
+    >>> convolve(jnp.array([1., 0.5, 1., 1.]), jnp.array([1., 0.5, 0.25]))
+    Array([1.   , 1.   , 1.5  , 1.625, 0.75 , 0.25 ], dtype=float32)
+
+    Parameters
+    ----------
+    in1, in2 : arrays of the same number of dimensions, 0 included
+        Mixed dtypes are promoted as `jnp.result_type` says. Integers stay integers and wrap
+        around; booleans give the logical "or" of "and"s, or counts of a `preferred_element_type`.
+        Nested lists of numbers are taken for NumPy arrays.
+    mode : 'full' | 'same' | 'valid'
+        The extent of the output and its alignment, per axis: 'full' has N + M - 1 positions
+        (centre 0), 'same' N (centre (M-1)//2), 'valid' |N - M| + 1, those where the shorter
+        array lies inside the longer.
+    method : 'auto', the name of an engine, or a mapping from pass to one of these; or 'separable'
+        How to compute it, and its derivatives: the passes are 'forward', 'input' and 'kernel'; the
+        engines are 'direct', 'shifts', 'gemm', 'winograd', 'fft' and 'overlap'. A forced method is
+        honoured, or refused with a reason. 'separable' runs along one axis after the other, for a
+        kernel in2 that is a sum of few outer products and a NumPy array, whose values are known when the
+        function is traced; 'auto' does so where it pays. 'auto' takes the cheapest that
+        `accuracy` admits: often the FFT for long kernels, whose error is relative to the largest
+        values of in1, and which spreads a NaN of in1 everywhere.
+    axes : None | int | ints
+        The axes to convolve along, all by default. The others are a batch and broadcast as NumPy's do;
+        an array may lack leading ones.
+    boundary : 'constant' | 'reflect' | 'mirror' | 'nearest' | 'wrap', or one of these per axis
+        What lies outside in1 in modes 'full' and 'same', by `scipy.ndimage`'s names; the default
+        is zeros. The extension repeats, so in2 may be longer than in1.
+    origin : int or one int per axis
+        In mode 'same', moves the centre inside the kernel.
+    accuracy : 'normwise' | 'elementwise'
+        'elementwise' admits only engines whose error is bounded element by element and that keep
+        a NaN of in1 local: no FFT.
+    precision, preferred_element_type
+        As in `jax.lax.conv_general_dilated`.
+
+    Returns
+    -------
+    Array
+        Where an axis of in1 or in2 is empty, so is it in modes 'full' and 'valid'.
+
+    Raises
+    ------
+    ValueError
+        Different numbers of dimensions, unknown names, shapes that 'valid' does not admit, a
+        method that refuses.
+    TypeError
+        An argument that is not an array of numbers.
+
+    Static under `jax.jit`: everything but in1 and in2.
+
+    Differs from SciPy: `fft` refuses integers (it rounds) instead of rounding its result;
+    empty inputs give empty outputs where SciPy raises; arrays of dtype object are refused.
+
+    Source: scipy.signal.convolve; Oppenheim and Schafer, Discrete-Time Signal Processing, 2.3.
+    """
+    return sum_of(
+        "jaxconv.convolve", True, in1, in2, mode, method, accuracy, precision,
+        axes=axes, boundary=boundary, origin=origin, preferred=preferred_element_type,
+    )  # fmt: skip
+
+
+def correlate(
+    in1: ArrayLike,
+    in2: ArrayLike,
+    mode: str = "full",
+    method: Method = "auto",
+    *,
+    axes: int | Sequence[int] | None = None,
+    lags: int | Sequence[int] | Sequence[Sequence[int]] | None = None,
+    boundary: str | Sequence[str] = "constant",
+    origin: int | Sequence[int] = 0,
+    accuracy: Accuracy = "normwise",
+    precision: Precision = None,
+    preferred_element_type: DTypeLike | None = None,
+) -> Array:
+    """Cross-correlate two N-dimensional arrays, as `scipy.signal.correlate` does.
+
+        y[o] = sum over k of in1[o + k - centre] * conj(in2[k])
+
+    along every axis (or `axes`), where in1 is 0 outside its N positions and in2 has M.
+
+    >>> correlate(jnp.array([1., 2., 3.]), jnp.array([0., 1., 0.5]))
+    Array([0.5, 2. , 3.5, 3. , 0. ], dtype=float32)
+    >>> correlate(jnp.array([1., 2., 3.]), jnp.array([0., 1., 0.5]), lags=(0, 1))
+    Array([3.5, 3. ], dtype=float32)
+
+    The gradient in in1 is the convolution with the same kernel, that in in2 the correlation
+    of in1 with the gradient of y:
+
+    >>> x, h, dy = jnp.arange(5.), jnp.array([1., 2., 4.]), jnp.array([1., -1., 2.])
+    >>> dx, dh = jax.vjp(lambda x, h: correlate(x, h, "valid"), x, h)[1](dy)
+    >>> bool((dx == convolve(dy, h)).all()), bool((dh == correlate(x, dy, "valid")).all())
+    (True, True)
+
+    Parameters and errors are those of `convolve`, but for the alignment: 'full' has
+    N + M - 1 positions (centre M-1: the lags from -(M-1) to N-1), 'same' N (centre M//2),
+    'valid' |N - M| + 1. in2 is conjugated where it is complex. Instead of a mode, `lags` asks
+    for some lags l only, y[l] = sum of in1[k + l] * conj(in2[k]): an int L for -L to L, a pair
+    (first, last), or one pair per axis. Returns an Array; raises ValueError and TypeError as `convolve` does.
+
+    Differs from SciPy: as `convolve`.
+
+    Source: scipy.signal.correlate.
+    """
+    return sum_of(
+        "jaxconv.correlate", False, in1, in2, mode, method, accuracy, precision,
+        axes=axes, boundary=boundary, origin=origin, lags=lags, preferred=preferred_element_type,
+    )  # fmt: skip
+
+
+def fftconvolve(
+    in1: ArrayLike, in2: ArrayLike, mode: str = "full", axes: int | Sequence[int] | None = None,
+    *, precision: Precision = None,
+) -> Array:  # fmt: skip
+    """Convolve by the convolution theorem, as `scipy.signal.fftconvolve`.
+
+        y = ifft(fft(in1) * fft(in2)),   cut to the mode's extent
+
+    along `axes`; the other axes broadcast, and so do axes of length 1.
+
+    >>> fftconvolve(jnp.array([1., 2., 3.]), jnp.array([0., 1., 0.5])).round(5)
+    Array([0. , 1. , 2.5, 4. , 1.5], dtype=float32)
+
+    Parameters
+    ----------
+    in1, in2 : arrays
+        Integers and booleans are converted to floating point first, as SciPy does.
+    mode : 'full' | 'same' | 'valid'
+    axes : None | int | ints
+        The axes to convolve along, all by default.
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not broadcast, unknown names, axes that do not exist or are named twice.
+
+    Returns an Array: the sum of `convolve`, by the engine 'fft' in all three passes. Static under
+    `jax.jit`: mode and axes.
+
+    Differs from SciPy: axes that are not convolved broadcast in mode 'same' too, where SciPy crops them to in1's.
+
+    Source: scipy.signal.fftconvolve.
+    """
+    return _by_fft("jaxconv.signal.fftconvolve", in1, in2, mode, axes, "fft", precision)
+
+
+def oaconvolve(
+    in1: ArrayLike, in2: ArrayLike, mode: str = "full", axes: int | Sequence[int] | None = None,
+    *, precision: Precision = None,
+) -> Array:  # fmt: skip
+    """Convolve block by block with the FFT, as `scipy.signal.oaconvolve`.
+
+        y = the sum of `fftconvolve`, in blocks that overlap by the shorter array's length
+
+    Faster than one FFT where one array is much longer than the other.
+
+    >>> oaconvolve(jnp.ones(100), jnp.ones(3), mode="valid")[:4].round().tolist()
+    [3.0, 3.0, 3.0, 3.0]
+
+    Parameters, errors and results are those of `fftconvolve`. The engine is 'overlap' (overlap-save,
+    which reads overlapping blocks instead of adding overlapping results), or 'fft' where that refuses;
+    derivatives are computed by what is expected to be fastest.
+
+    Differs from SciPy: as `fftconvolve`.
+
+    Source: scipy.signal.oaconvolve; Stockham, High-speed convolution and correlation (1966).
+    """
+    return _by_fft("jaxconv.signal.oaconvolve", in1, in2, mode, axes, "overlap", precision)
+
+
+def _by_fft(call: str, in1, in2, mode, axes, engine: str, precision) -> Array:
+    in1, in2 = as_array(call, "in1", in1), as_array(call, "in2", in2)
+    axes = frozen(call, "axes", axes)
+    if axes == ():
+        raise ValueError(f"`{call}` got axes=(): when provided, axes cannot be empty. Pass None for all axes.")
+    # As SciPy: where one array has a single entry they are multiplied, else what is no floating number becomes one.
+    if 1 in (np.size(in1), np.size(in2)):
+        return sum_of(call, True, in1, in2, mode, "auto", precision=precision, axes=axes)
+    in1, in2 = (a if jnp.issubdtype(jnp.result_type(a), jnp.inexact) else jnp.asarray(a, float) for a in (in1, in2))
+    rank = max(jnp.ndim(in1), jnp.ndim(in2))
+    if axes is None and mode == "valid" and jnp.ndim(in1) == jnp.ndim(in2):
+        axes = tuple(range(rank))
+    if axes is not None and mode == "valid":  # axes of length 1 broadcast: they do not forbid 'valid'
+        shapes = [(1,) * (rank - jnp.ndim(a)) + jnp.shape(a) for a in (in1, in2)]
+        axes = tuple(d for d in axis_indices(call, "axes", axes, rank) if 1 not in (shapes[0][d], shapes[1][d]))
+    forward = {"forward": engine} if engine == "overlap" else engine
+    otherwise = parse_wishes(call, "fft", precision=precision)
+    return sum_of(call, True, in1, in2, mode, forward, precision=precision, axes=axes, otherwise=otherwise)
+
+
+class Sum(NamedTuple):
+    """What a call asks for besides its arrays; hashable, so that it is static under `jax.jit`."""
+
+    call: str
+    flip: bool
+    mode: str
+    wishes: Wishes
+    axes: int | tuple[int, ...] | None = None
+    boundary: str | tuple[str, ...] = "constant"
+    origin: int | tuple[int, ...] = 0
+    lags: Any = None
+    preferred: Any = None
+    forced: bool = False  # method='separable'
+    otherwise: Wishes | None = None  # where those are refused
+
+
+def sum_of(
+    call: str, flip: bool, in1: Any, in2: Any, mode: Any, method: Any, accuracy: Any = "normwise",
+    precision: Any = None, axes: Any = None, boundary: Any = "constant", origin: Any = 0, lags: Any = None,
+    preferred: Any = None, fill: Any = None, otherwise: Wishes | None = None,
+) -> Array:  # fmt: skip
+    """in1 and in2 convolved (flip) or correlated, all arguments checked."""
+    forced = isinstance(method, str) and method == "separable"
+    wishes = parse_wishes(call, "auto" if forced else method, accuracy, precision, others=("separable",))
+    in1, in2 = as_array(call, "in1", in1), as_array(call, "in2", in2)
+    names = ("mode", "axes", "boundary", "origin", "lags", "preferred_element_type")
+    values = (mode, axes, boundary, origin, lags, preferred)
+    mode, axes, boundary, origin, lags, preferred = (frozen(call, n, v) for n, v in zip(names, values, strict=True))
+    terms = known_terms(
+        call, in1, in2 if flip else np.conj(in2) if isinstance(in2, np.ndarray) else in2, wishes, forced
+    )
+    static = Sum(call, flip, mode, wishes, axes, boundary, origin, lags, preferred, forced, otherwise)
+    return _sum(in1, in2, terms, fill, static)
+
+
+@partial(jax.jit, static_argnums=4, inline=True)
+def _sum(x: Array, h: Array, terms: separable.Terms | None, fill: Array | None, static: Sum) -> Array:
+    call, flip, mode = static.call, static.flip, static.mode
+    x, h, along = _aligned(call, x, h, static.axes)
+    N, M = ([a.shape[d] for d in along] for a in (x, h))
+    if static.lags is None:
+        relations = mode_axes(call, N, M, mode, flip, static.origin)
+    else:
+        if mode != "full" or static.origin != 0:
+            raise ValueError(
+                f"`{call}` got lags={static.lags!r} with mode={mode!r} and origin={static.origin!r}: lags say where "
+                "the output lies. Leave out mode and origin."
+            )
+        relations = lag_axes(call, N, M, static.lags)
+    dtype = common_dtype(call, x, h)
+    logical = dtype == jnp.bool_ and static.preferred is None
+    dtype = jnp.dtype(jnp.int32) if dtype == jnp.bool_ else dtype
+    out = output_dtype(call, dtype, static.preferred)
+
+    every = dict(zip(along, relations, strict=True))
+    boundary = static.boundary
+    if isinstance(boundary, tuple) and len(boundary) == len(along):
+        named = dict(zip(along, boundary, strict=True))
+        boundary = tuple(named.get(d, "constant") for d in range(x.ndim))
+    x, axes = extend(
+        call, x.astype(dtype), [every.get(d) for d in range(x.ndim)], boundary, mode != "valid",
+        None if fill is None else jnp.asarray(fill, dtype),
+    )  # fmt: skip
+    h = h.astype(dtype)
+    h = h if flip else jnp.conj(h)
+    types = Triple(dtype.name, dtype.name, out.name)
+    y = contract_along(call, x, h, axes, types, static.wishes, terms, static.forced, static.otherwise)
+    return y != 0 if logical else y
+
+
+def _aligned(call: str, x: Array, h: Array, axes) -> tuple[Array, Array, tuple[int, ...]]:
+    """x and h with as many dimensions each, and the axes to convolve along."""
+    if axes is None:
+        if x.ndim != h.ndim:
+            raise ValueError(
+                f"`{call}(in1, in2)` got in1 of {described(x)} and in2 of {described(h)}: in1 and in2 should "
+                "have the same dimensionality. Add axes with `jnp.expand_dims`, or name the `axes` to convolve."
+            )
+        return x, h, tuple(range(x.ndim))
+    rank = max(x.ndim, h.ndim)
+    found = axis_indices(call, "axes", axes, rank)
+    # Leading axes of the batch may be missing, as in NumPy's broadcasting; the convolved ones may not.
+    if any(d < rank - min(x.ndim, h.ndim) for d in found):
+        raise ValueError(
+            f"`{call}` got axes={axes!r} for in1 of {described(x)} and in2 of {described(h)}: both must have the axes "
+            "that are convolved. Count them from the end, or add axes with `jnp.expand_dims`."
+        )
+    return x.reshape((1,) * (rank - x.ndim) + x.shape), h.reshape((1,) * (rank - h.ndim) + h.shape), found

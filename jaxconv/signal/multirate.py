@@ -1,0 +1,234 @@
+"""Multirate filters: upsample, filter, downsample as one relation, up*i + p = down*o - k."""
+
+from collections.abc import Sequence
+from functools import partial
+from math import gcd
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxconv.along import contract_along
+from jaxconv.arguments import ArgumentError, as_array, axis_indices, is_integer
+from jaxconv.padding import extend
+from jaxconv.planner import Accuracy, Method, Precision, Wishes, parse_wishes
+from jaxconv.problem import Axis, Triple
+
+BOUNDARIES = {  # upfirdn's names for extensions that jaxconv.padding knows
+    "constant": "constant",
+    "wrap": "wrap",
+    "edge": "nearest",
+    "symmetric": "reflect",
+    "reflect": "mirror",
+}
+EXTENSIONS = (*BOUNDARIES, "smooth", "antisymmetric", "antireflect", "line")
+BACKGROUNDS = {"mean": jnp.mean, "median": jnp.median, "minimum": jnp.min, "maximum": jnp.max}
+
+
+class _Resampling(NamedTuple):
+    """What a call asks for besides its arrays; hashable, so that it is static under `jax.jit`."""
+
+    call: str
+    up: int
+    down: int
+    centre: int
+    outputs: int
+    axis: int
+    mode: str
+    dtype: str
+    wishes: Wishes
+
+
+def upfirdn(
+    h: ArrayLike, x: ArrayLike, up: int = 1, down: int = 1, axis: int = -1, mode: str = "constant",
+    cval: ArrayLike = 0, *, method: Method = "auto", accuracy: Accuracy = "elementwise", precision: Precision = None,
+) -> Array:  # fmt: skip
+    """Upsample, filter and downsample, as `scipy.signal.upfirdn`.
+
+        y[o] = sum over i of x[i] * h[down*o - up*i]
+
+    No zero of the upsampled signal is multiplied, and no output that would be dropped is computed.
+
+    >>> upfirdn([1., 1., 1.], [1., 2., 3.], up=3)
+    Array([1., 1., 1., 2., 2., 2., 3., 3., 3.], dtype=float32)
+    >>> upfirdn([1.], jnp.arange(10.), down=3)
+    Array([0., 3., 6., 9.], dtype=float32)
+
+    Parameters
+    ----------
+    h : array of one dimension, not empty
+    x : array
+        Integers are converted to floating point.
+    up, down : ints, 1 or more
+    axis : int
+        The axis to filter along; the others are a batch.
+    mode : 'constant' | 'wrap' | 'edge' | 'symmetric' | 'reflect' | 'smooth' | 'antisymmetric' | 'antireflect' | 'line'
+        What lies outside x: cval; x repeated; the nearest value; x mirrored with and without its end repeated; the
+        line through the last two values; x mirrored and negated, x turned about its end; the line through the ends.
+    cval : number
+    method, accuracy, precision
+        As in `jaxconv.convolve`, but accuracy='normwise' must be asked for.
+
+    Returns
+    -------
+    Array
+        ceil(((N - 1) * up + M) / down) positions along the axis.
+
+    Raises
+    ------
+    ValueError
+        An h that is empty or has not one dimension, rates below 1, an unknown mode.
+
+    Static under `jax.jit`: everything but h, x and cval.
+
+    Source: scipy.signal.upfirdn; Vaidyanathan, Multirate Systems and Filter Banks (1993).
+    """
+    call = "jaxconv.signal.upfirdn"
+    h, x = as_array(call, "h", h), as_array(call, "x", x)
+    if np.ndim(h) != 1 or np.size(h) == 0:
+        raise ValueError(f"`{call}` got h of shape {np.shape(h)}: h must be 1-D with non-zero length. Pass its taps.")
+    up, down = _rate(call, "up", up), _rate(call, "down", down)
+    (d,) = axis_indices(call, "axis", axis, np.ndim(x))
+    n = np.shape(x)[d]
+    outputs = -(-((n - 1) * up + np.size(h)) // down) if n else 0
+    wishes = parse_wishes(call, method, accuracy, precision)
+    return _resampled(call, x, h, up, down, 0, outputs, d, mode, cval, wishes)
+
+
+def resample_poly(
+    x: ArrayLike, up: int, down: int, axis: int = 0, window: str | tuple | ArrayLike = ("kaiser", 5.0),
+    padtype: str = "constant", cval: ArrayLike | None = None,
+    *, method: Method = "auto", accuracy: Accuracy = "elementwise", precision: Precision = None,
+) -> Array:  # fmt: skip
+    """Change the sampling rate by up/down with a zero-phase low-pass filter, as `scipy.signal.resample_poly`.
+
+        y[o] = up * sum over i of x[i] * h[down*o - up*i + centre]
+
+    >>> resample_poly(jnp.array([1., 1., 1., 1.]), 1, 2, window=np.array([0.25, 0.5, 0.25]))
+    Array([0.75, 1.  ], dtype=float32)
+
+    Parameters
+    ----------
+    x : array
+    up, down : ints, 1 or more
+    axis : int
+    window : name or tuple for `scipy.signal.firwin`, or an array
+        The window with which to design the filter of 20 * max(up, down) + 1 taps, or the filter itself.
+    padtype : 'constant' | 'mean' | 'median' | 'minimum' | 'maximum', or a mode of `upfirdn`
+        What lies outside x. The four are the value of that name of x along the axis.
+    cval : number
+        With 'constant' only.
+    method, accuracy, precision
+        As in `jaxconv.convolve`, but accuracy='normwise' must be asked for.
+
+    Returns
+    -------
+    Array
+        ceil(N * up / down) positions along the axis.
+
+    Raises
+    ------
+    ValueError
+        Rates that are no positive integers, a window of more than one dimension, an unknown padtype, a cval
+        with another padtype than 'constant'.
+
+    Static under `jax.jit`: everything but x, cval and a window that is an array.
+
+    Source: scipy.signal.resample_poly.
+    """
+    call = "jaxconv.signal.resample_poly"
+    x = jnp.asarray(as_array(call, "x", x))
+    up, down = _rate(call, "up", up), _rate(call, "down", down)
+    if padtype not in BACKGROUNDS and padtype not in EXTENSIONS:
+        raise ValueError(
+            f"`{call}` got padtype={padtype!r}: it must be one of {', '.join([*BACKGROUNDS, *EXTENSIONS])}. Pass one."
+        )
+    if cval is not None and padtype != "constant":
+        raise ValueError(
+            f"`{call}` got cval={cval!r} with padtype={padtype!r}: cval has no effect there. Pass padtype='constant'."
+        )
+    (d,) = axis_indices(call, "axis", axis, x.ndim)
+    up, down = up // gcd(up, down), down // gcd(up, down)
+    if up == down == 1:
+        return x
+    if isinstance(window, list | np.ndarray | jax.Array):
+        h = as_array(call, "window", window)
+        if np.ndim(h) > 1:
+            raise ValueError(
+                f"`{call}` got a window of shape {np.shape(h)}: window must be 1-D. Pass the filter's taps."
+            )
+        h = h * up
+    else:
+        from scipy.signal import firwin  # here, as importing scipy.signal takes longer than importing jaxconv
+
+        half = 10 * max(up, down)
+        h = np.asarray(firwin(2 * half + 1, 1 / max(up, down), window=window)) * up  # pyright: ignore[reportArgumentType]
+        h = h.astype(x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.result_type(float))
+    wishes = parse_wishes(call, method, accuracy, precision)
+    outputs, centre = -(-x.shape[d] * up // down), (np.size(h) - 1) // 2
+    if padtype not in BACKGROUNDS:
+        return _resampled(call, x, h, up, down, centre, outputs, d, padtype, 0 if cval is None else cval, wishes)
+    background = BACKGROUNDS[padtype](x, axis=d, keepdims=True)
+    y = _resampled(call, x - background, h, up, down, centre, outputs, d, "constant", 0, wishes)
+    return y + background
+
+
+def _rate(call: str, name: str, value) -> int:
+    if not is_integer(value) and not (isinstance(value, float) and value == int(value)):
+        raise ArgumentError(f"`{call}` got {name}={value!r}: {name} must be an integer. Pass 1 or more.")
+    if value < 1:
+        raise ValueError(f"`{call}` got {name}={value!r}: both up and down must be >= 1. Pass 1 or more.")
+    return int(value)
+
+
+def _resampled(call: str, x, h, up: int, down: int, centre: int, outputs: int, axis: int, mode, cval, wishes: Wishes):
+    mode = mode.lower() if isinstance(mode, str) else mode
+    if mode not in EXTENSIONS:
+        raise ValueError(f"`{call}` got mode={mode!r}: the modes are {', '.join(map(repr, EXTENSIONS))}. Pass one.")
+    cval = as_array(call, "cval", cval)
+    none = mode != "constant" or (not isinstance(cval, jax.Array) and np.all(cval == 0))
+    floats = [a.dtype if jnp.issubdtype(jnp.result_type(a), jnp.inexact) else jnp.result_type(float) for a in (h, x)]
+    dtype = jnp.promote_types(*map(jnp.dtype, floats))
+    static = _Resampling(call, up, down, centre, outputs, axis, mode, jax.dtypes.canonicalize_dtype(dtype).name, wishes)
+    return _apply(x, h, None if none else cval, static)
+
+
+# The upsampled x has x[i] at up*i. Output o reads it at down*o - k + centre.
+@partial(jax.jit, static_argnums=3, inline=True)
+def _apply(x: Array, h: Array, cval: Array | None, static: _Resampling) -> Array:
+    d, dtype = static.axis, static.dtype
+    axis = Axis(x.shape[d], h.size, static.outputs, L=static.up, S=static.down, D=-1, p=-static.centre)
+    relations: Sequence[Axis | None] = [axis if b == d else None for b in range(x.ndim)]
+    x = x.astype(dtype)
+    if static.mode in BOUNDARIES:
+        fill = None if cval is None else jnp.asarray(cval).astype(dtype)
+        x, relations = extend(static.call, x, relations, BOUNDARIES[static.mode], value=fill)
+    elif x.size:
+        low, high = axis.reach
+        x = jnp.moveaxis(_extended(jnp.moveaxis(x, d, -1), low, high, static.mode), -1, d)
+        relations = [axis.extended(low, high) if b == d else None for b in range(x.ndim)]
+    w = jnp.expand_dims(h.astype(dtype), [b for b in range(x.ndim) if b != d])
+    return contract_along(static.call, x, w, relations, Triple(dtype, dtype, dtype), static.wishes)
+
+
+def _extended(x: Array, low: int, high: int, mode: str) -> Array:
+    """x with `low` and `high` more positions at the ends of its last axis."""
+    n = x.shape[-1]
+    pads = [(0, 0)] * (x.ndim - 1) + [(low, high)]
+    if mode == "antireflect":  # turned about its end, again and again
+        return jnp.pad(x, pads, mode="reflect", reflect_type="odd") if n > 1 else jnp.pad(x, pads, mode="edge")
+    if mode == "antisymmetric":  # every second copy is negated
+        signs = np.where(np.arange(-low, n + high) // n % 2 == 0, 1, -1)
+        return jnp.pad(x, pads, mode="symmetric") * signs.astype(x.dtype)
+    before, after = np.arange(-low, 0).astype(x.dtype), np.arange(1, high + 1).astype(x.dtype)
+    first, last = x[..., :1], x[..., -1:]
+    if n == 1:
+        start = end = jnp.zeros_like(first)
+    elif mode == "line":
+        start = end = (last - first) / (n - 1)
+    else:  # smooth
+        start, end = x[..., 1:2] - first, last - x[..., -2:-1]
+    return jnp.concatenate([first + start * before, x, last + end * after], -1)
