@@ -213,3 +213,67 @@ def test_flip_kernel_is_a_convolution(padding, rng):
 def test_zero_spatial_axes_are_a_matrix_product(rng):
     x, w = integers(rng, 4, 3), integers(rng, 5, 3)
     np.testing.assert_array_equal(jaxconv.lax.conv_general_dilated(x, w, (), ()), x @ w.T)
+
+
+@given(st.data())
+def test_drawn_transposed_layers_are_adjoints(data):
+    """With `transpose_kernel`, groups and output padding: the gradient of the layer in its input, whatever its size."""
+    draw = data.draw
+    ndim = draw(st.integers(1, 3))
+
+    def each(low, high):
+        return draw(st.lists(st.integers(low, high), min_size=ndim, max_size=ndim))
+
+    groups, extents, kernel, strides, dilations = (
+        draw(st.integers(1, 3)),
+        each(3, 7),
+        each(1, 3),
+        each(1, 3),
+        each(1, 2),
+    )
+    c, m = draw(st.integers(1, 2)), draw(st.integers(1, 2))
+    pads = [(draw(st.integers(0, 1)), draw(st.integers(0, 1))) for _ in range(ndim)]
+    x = integers(np.random.default_rng(0), 2, *extents, groups * c)
+    w = integers(np.random.default_rng(1), *kernel, c, groups * m)
+    numbers = jax.lax.conv_dimension_numbers(
+        x.shape, w.shape, tuple(s.format("WHD"[:ndim]) for s in ("N{}C", "{}IO", "N{}C"))
+    )
+    sizes = [i + sum(p) - d * (k - 1) - 1 for i, p, d, k in zip(extents, pads, dilations, kernel, strict=True)]
+    assume(min(sizes) >= 0)
+
+    def layer(x):
+        return jax.lax.conv_general_dilated(
+            x, w, strides, pads, rhs_dilation=dilations, dimension_numbers=numbers, feature_group_count=groups
+        )
+
+    y, transpose = jax.vjp(layer, x)
+    dy = integers(np.random.default_rng(2), *y.shape)
+    over = [size % s for size, s in zip(sizes, strides, strict=True)]
+    found = jaxconv.lax.conv_transpose(
+        dy, w, strides, pads, dilations, transpose_kernel=True, use_consistent_padding=True, feature_group_count=groups,
+        output_padding=over, accuracy="elementwise",
+    )  # fmt: skip
+    np.testing.assert_array_equal(found, transpose(dy)[0])
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("transpose_kernel", [False, True])
+def test_groups_of_a_transposed_layer_are_layers(padding, transpose_kernel, rng):
+    """Each group by lax's own function; the same for the gradients."""
+    x = integers(rng, 2, 5, 6)
+    w = integers(rng, 3, 2, 6) if transpose_kernel else integers(rng, 3, 2, 9)
+
+    def grouped(x, w):
+        return jaxconv.lax.conv_transpose(
+            x, w, (2,), padding, transpose_kernel=transpose_kernel, feature_group_count=3, accuracy="elementwise"
+        )
+
+    def each(x, w):
+        parts = zip(jnp.split(x, 3, 2), jnp.split(w, 3, 2), strict=True)
+        return jnp.concatenate(
+            [jax.lax.conv_transpose(a, b, (2,), padding, transpose_kernel=transpose_kernel) for a, b in parts], 2
+        )
+
+    np.testing.assert_array_equal(grouped(x, w), each(x, w))
+    for a, b in zip(*(jax.grad(lambda x, w: (f(x, w) ** 2).sum(), (0, 1))(x, w) for f in (grouped, each)), strict=True):
+        np.testing.assert_array_equal(a, b)

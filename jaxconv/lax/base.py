@@ -1,0 +1,156 @@
+"""What lax's functions share: dimension numbers, the Problem of a layer, shardings."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.lax import ConvDimensionNumbers
+from jax.sharding import NamedSharding, PartitionSpec, auto_axes, get_abstract_mesh
+
+from jaxconv.arguments import as_array, described, frozen, output_dtype, positive
+from jaxconv.planner import Wishes
+from jaxconv.primitive import contract, explicit_axes
+from jaxconv.problem import SPATIAL, Axis, Problem, Triple
+
+Padding = str | Sequence[tuple[int, int]]
+DimensionNumbers = ConvDimensionNumbers | Sequence[str] | None
+
+
+def layer_of(call: str, layer, lhs, rhs, wishes: Wishes, **arguments) -> Array:
+    """The layer with its arguments made hashable: all else happens once per signature, in the trace."""
+    lhs, rhs = as_array(call, "lhs", lhs), as_array(call, "rhs", rhs)
+    return layer(lhs, rhs, call, wishes, *(frozen(call, name, value) for name, value in arguments.items()))
+
+
+def dimension_numbers_of(
+    call: str, lhs: Array | jax.ShapeDtypeStruct, rhs: Array | jax.ShapeDtypeStruct, given: DimensionNumbers
+) -> ConvDimensionNumbers:
+    """The position of (batch or out, feature or in, spatial...) in each array's shape."""
+    rank = lhs.ndim
+    if rank != rhs.ndim or rank < 2:
+        raise ValueError(
+            f"`{call}` got lhs of {described(lhs)} and rhs of {described(rhs)}: both must have the same rank, at least "
+            "2 (batch, feature, spatial axes...). For plain arrays use `jaxconv.correlate`."
+        )
+    if given is None:
+        return ConvDimensionNumbers(*[tuple(range(rank))] * 3)
+    if isinstance(given, ConvDimensionNumbers):
+        if not all(sorted(spec) == list(range(rank)) for spec in given):
+            raise ValueError(
+                f"`{call}` got dimension_numbers={given!r}: each of its three specs must be an order of the axes "
+                f"0 to {rank - 1}. Make it with `jax.lax.conv_dimension_numbers`."
+            )
+        return given
+    remedy = "Pass three strings such as ('NHWC', 'HWIO', 'NHWC'), a ConvDimensionNumbers, or None."
+    if not isinstance(given, tuple | list) or len(given) != 3 or not all(isinstance(s, str) for s in given):
+        raise TypeError(f"`{call}` got dimension_numbers={given!r}: it must be three strings. {remedy}")
+    spatial = [letter for letter in given[1] if letter not in "IO"]
+    for spec, ends in zip(given, ("NC", "OI", "NC"), strict=True):
+        if len(spec) != rank or len(set(spec)) != rank or set(spec) != {*ends, *spatial}:
+            raise ValueError(
+                f"`{call}` got dimension_numbers={tuple(given)!r} for arrays of rank {rank}: {spec!r} must name every "
+                f"axis once, by {ends[0]!r}, {ends[1]!r} and the kernel's spatial letters. {remedy}"
+            )
+    return ConvDimensionNumbers(
+        *(tuple(map(spec.index, [*ends, *spatial])) for spec, ends in zip(given, ("NC", "OI", "NC"), strict=True))
+    )
+
+
+def spatial_of(array: Array, spec: Sequence[int]) -> list[int]:
+    return [array.shape[d] for d in spec[2:]]
+
+
+def problem_of(
+    call: str, lhs: Array, rhs: Array, dims: ConvDimensionNumbers, axes: tuple[Axis, ...],
+    feature_groups: int, batch_groups: int, preferred, transposed: bool = False,
+) -> tuple[Problem, tuple[int, ...]]:  # fmt: skip
+    """The Problem, and the shape of the result, in which the group is no axis of its own."""
+    if lhs.dtype != rhs.dtype:
+        raise TypeError(
+            f"`{call}` got lhs of {described(lhs)} and rhs of {described(rhs)}: both must have the same dtype. "
+            "Cast one with `.astype(...)`, or use `preferred_element_type` for a wider result."
+        )
+    feature_groups = positive(call, "feature_group_count", feature_groups)
+    batch_groups = positive(call, "batch_group_count", batch_groups)
+    if feature_groups > 1 and batch_groups > 1:
+        raise ValueError(
+            f"`{call}` got feature_group_count={feature_groups} and batch_group_count={batch_groups}: at most one of "
+            "the two may be above 1. Map over the other groups with `jax.vmap`."
+        )
+    groups = max(feature_groups, batch_groups)
+    name = "feature_group_count" if feature_groups > 1 else "batch_group_count"
+    n, c = (lhs.shape[d] for d in dims.lhs_spec[:2])
+    m, cw = (rhs.shape[d] for d in dims.rhs_spec[:2])
+    if transposed and cw % feature_groups == 0:  # the kernel's groups are on its other feature axis
+        m, cw = m * feature_groups, cw // feature_groups
+    rule, remedy = "", f"Change {name} or the shapes."
+    if c % feature_groups:
+        rule = f"the {c} input features must be a multiple of {name}={groups}"
+    elif c // feature_groups != cw:
+        rule = f"the input has {c // feature_groups} features in each group, and the kernel {cw}: they must be as many"
+        remedy = f"Pass a kernel of {c // feature_groups} input features, or check dimension_numbers."
+    elif m % groups:
+        rule = f"the kernel's {m} output features must be a multiple of {name}={groups}"
+    elif n % batch_groups:
+        rule = f"the batch of {n} must be a multiple of {name}={groups}"
+    if rule:
+        raise ValueError(f"`{call}` got lhs of {described(lhs)} and rhs of {described(rhs)}: {rule}. {remedy}")
+
+    # The group is a letter of its own, in front of the letter that it splits: of the batch
+    # (batch groups) or of the input's features (feature groups), and of the output's features.
+    batch, feature = ("gn", "c") if batch_groups > 1 else ("n", "gc")
+    dtype = jnp.dtype(jnp.int32) if lhs.dtype == jnp.bool_ else lhs.dtype  # booleans are counted
+    out = output_dtype(call, dtype, preferred)
+    problem = Problem(
+        axes, n=n // batch_groups, g=groups, c=cw, m=m // groups,
+        layouts=Triple(
+            _layout(dims.lhs_spec, batch, feature),
+            _layout(dims.rhs_spec, *(("m", "gc") if transposed else ("gm", "c"))),
+            _layout(dims.out_spec, "n", "gm"),
+        ),
+        dtypes=Triple(dtype.name, dtype.name, out.name),
+    )  # fmt: skip
+    sizes = dict(zip(dims.out_spec, (problem.n, m, *(axis.O for axis in axes)), strict=True))
+    return problem, tuple(sizes[d] for d in range(lhs.ndim))
+
+
+def _layout(spec: Sequence[int], *ends: str) -> str:
+    letters = dict(zip(spec, (*ends, *SPATIAL[: len(spec) - 2]), strict=True))
+    return "".join(letters[d] for d in range(len(spec)))
+
+
+def check_sharding(call: str, out_sharding, rank: int) -> None:
+    """Raise unless `out_sharding` is a sharding of `rank` axes over a mesh that there is."""
+    if out_sharding is None:
+        return
+    if not isinstance(out_sharding, NamedSharding | PartitionSpec):
+        raise TypeError(
+            f"`{call}` got out_sharding={out_sharding!r}: it must be a NamedSharding or a PartitionSpec. "
+            "Make one with `jax.NamedSharding(mesh, spec)`."
+        )
+    named = isinstance(out_sharding, NamedSharding)
+    spec, mesh = (out_sharding.spec, out_sharding.mesh) if named else (out_sharding, get_abstract_mesh())
+    names = {n for entry in spec if entry for n in ([entry] if isinstance(entry, str) else entry)}
+    if len(spec) > rank or not names <= set(mesh.axis_names):
+        raise ValueError(
+            f"`{call}` got out_sharding={spec} on a mesh with the axes {tuple(mesh.axis_names)}: it may name "
+            f"these only, in at most {rank} entries. Set a mesh with `jax.set_mesh`, or pass a NamedSharding."
+        )
+
+
+def contract_layer(
+    lhs: Array, rhs: Array, problem: Problem, shape: tuple[int, ...], wishes: Wishes, out_sharding, preferred
+) -> Array:
+    logical = lhs.dtype == jnp.bool_ and preferred is None
+
+    def run(lhs, rhs):
+        x, w = lhs.astype(problem.dtypes.x), rhs.astype(problem.dtypes.w)
+        y = contract(problem, x.reshape(problem.x_shape), w.reshape(problem.w_shape), wishes).reshape(shape)
+        return y != 0 if logical else y
+
+    if out_sharding is None:
+        return run(lhs, rhs)
+    if explicit := explicit_axes():
+        return auto_axes(axes=explicit, out_sharding=out_sharding)(run)(lhs, rhs)
+    return jax.lax.with_sharding_constraint(run(lhs, rhs), out_sharding)
