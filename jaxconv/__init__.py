@@ -1,10 +1,10 @@
 """Convolution and correlation as differentiable linear operators in JAX."""
 
-from jaxconv import lax, ndimage, signal
+from jaxconv import lax, matching, ndimage, signal
 from jaxconv.plan import plan
 from jaxconv.signal import convolve, correlate
 from jaxconv.tune import tune
 from jaxconv.wisdom import wisdom
 
-__all__ = ["convolve", "correlate", "lax", "ndimage", "plan", "signal", "tune", "wisdom"]
+__all__ = ["convolve", "correlate", "lax", "matching", "ndimage", "plan", "signal", "tune", "wisdom"]
 __version__ = "0.1.0"

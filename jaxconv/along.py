@@ -38,12 +38,12 @@ def known_terms(call: str, x, w, wishes: Wishes, forced: bool) -> separable.Term
             "function is traced. Pass a NumPy array, and under `jax.jit` not as an argument."
         )
     tried = wishes.forward == "auto" and isinstance(w, np.ndarray) and w.size <= TRIED
-    if not (forced or tried):
+    if not (forced or (tried and w.size)):
         return None
     floating = jnp.issubdtype(w.dtype, jnp.inexact) and jnp.issubdtype(common_dtype(call, x, w), jnp.inexact)
-    vectors = w.reshape([size for size in w.shape if size > 1] or [1])
-    split = floating and w.size and w.ndim and (forced or vectors.ndim > 1)
-    found = separable.terms(vectors, wishes.accuracy) if split else None
+    long = [size for size in w.shape if size > 1] or [1]
+    split = floating and w.size and w.ndim and (forced or len(long) > 1)
+    found = separable.terms(w.reshape(long), wishes.accuracy) if split else None
     if found is None and forced:
         raise ValueError(
             f"`{call}` got method='separable' and a kernel of {described(w)}: it must be a sum of outer products, of "

@@ -14,7 +14,7 @@ STREET = [
     "problem", "arguments", "padding", "reference", "engines", "costs", "wisdom", "planner", "primitive", "plan",
     "tune", "separable", "along", "lax", "ndimage", "signal", "matching", "cli",
 ]  # fmt: skip
-FOLDERS = ("engines", "lax", "ndimage", "signal")
+FOLDERS = ("engines", "lax", "matching", "ndimage", "signal")
 
 
 def test_import_brings_nothing_beside_jax():

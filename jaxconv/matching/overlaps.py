@@ -1,0 +1,86 @@
+"""An image's similarity to itself at every shift, over what overlaps."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxconv.arguments import as_array, axis_indices, described, frozen
+from jaxconv.planner import Accuracy, Method, Precision
+from jaxconv.signal.convolution import sum_of
+
+
+def autocorrelation(
+    image: ArrayLike,
+    lags: int | Sequence[int] | Sequence[Sequence[int]] | None = None,
+    *,
+    axes: int | Sequence[int] | None = None,
+    method: Method = "auto",
+    accuracy: Accuracy = "normwise",
+    precision: Precision = None,
+) -> Array:
+    """The correlation coefficient of an image and its shifted copy, over the region where both are.
+
+        y[l] = sum over n of (x[n + l] - mean there) * (x[n] - mean there) / sqrt(their two sums of squares)
+
+    From -1 to 1, and 1 at lag 0: a period of a texture shows as a peak that does not fade with the lag. Where the
+    overlap is flat, or a single position, it is 0. (`jaxconv.signal.autocorrelation` is the plain sum.)
+
+    >>> y = autocorrelation(jnp.array([1., 2., 1., 2., 1., 2., 1.]), lags=(0, 3))
+    >>> y.round().tolist()
+    [1.0, -1.0, 1.0, -1.0]
+
+    Parameters
+    ----------
+    image : array of real numbers
+    lags : None | int | (first, last) | one pair per axis
+        By default half of the image's size to either side.
+    axes : None | int | ints
+        The axes to shift along, all by default; the others are a batch.
+    method, accuracy, precision
+        As in `jaxconv.convolve`.
+
+    Returns
+    -------
+    Array
+
+    Raises
+    ------
+    ValueError, TypeError
+        Lags that are not pairs, axes that do not exist, a complex image.
+
+    Static under `jax.jit`: everything but the image.
+
+    Source: Padfield, Masked object registration in the Fourier domain (2012).
+    """
+    call = "jaxconv.matching.autocorrelation"
+    x = jnp.asarray(as_array(call, "image", image))
+    if jnp.iscomplexobj(x):
+        raise TypeError(
+            f"`{call}` got an image of {described(x)}: similarity is defined for real numbers. Pass its absolute "
+            "value, or use `jaxconv.signal.autocorrelation`."
+        )
+    x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
+    along = tuple(range(x.ndim)) if axes is None else axis_indices(call, "axes", frozen(call, "axes", axes), x.ndim)
+    lags = tuple((-(x.shape[d] // 2), x.shape[d] // 2) for d in along) if lags is None else frozen(call, "lags", lags)
+    return _overlapped(x, call, along, lags, (frozen(call, "method", method), accuracy, precision))
+
+
+@partial(jax.jit, static_argnums=range(1, 5), inline=True)
+def _overlapped(x: Array, call: str, axes: tuple[int, ...], lags, how) -> Array:
+    def sums(a, b):
+        return sum_of(call, False, a, b, "full", *how, axes=axes, lags=lags)
+
+    x = x - x.mean(axes, keepdims=True)
+    here = jnp.ones([x.shape[d] if d in axes else 1 for d in range(x.ndim)], x.dtype)
+    count = jnp.maximum(jnp.round(sums(here, here)), 1)
+    first, second = sums(x, here), sums(here, x)
+    product = sums(x, x) - first * second / count
+    squares = [sums(x * x, here) - first**2 / count, sums(here, x * x) - second**2 / count]
+    floor = count * jnp.finfo(x.dtype).eps * 64 * jnp.max(x * x, axes, keepdims=True)
+    flat = (squares[0] <= floor) | (squares[1] <= floor)
+    root = jnp.sqrt(jnp.where(flat, 1, squares[0] * squares[1]))
+    return jnp.where(flat, 0, jnp.clip(product / root, -1, 1))

@@ -1,0 +1,219 @@
+"""How similar a probe is to each place of an image: template matching in N dimensions."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxconv.arguments import ArgumentError, as_array, axis_indices, described, frozen
+from jaxconv.matching.windows import moments
+from jaxconv.planner import Accuracy, Method, Precision
+from jaxconv.signal.convolution import sum_of
+
+MEASURES = ("ccoeff_normed", "ccoeff", "ccorr_normed", "ccorr", "sqdiff_normed", "sqdiff")
+FLAT = 16  # roundoffs of the image's largest value: a window whose standard deviation is less is taken for flat
+
+
+class _Match(NamedTuple):
+    """What a call asks for besides its arrays; hashable, so that it is static under `jax.jit`."""
+
+    call: str
+    measure: str
+    axes: tuple[int, ...]
+    how: tuple[Any, ...]
+
+
+def match_template(
+    image: ArrayLike,
+    template: ArrayLike,
+    pad_input: bool = False,
+    mode: str = "constant",
+    constant_values: ArrayLike = 0,
+    *,
+    measure: str = "ccoeff_normed",
+    mask: ArrayLike | None = None,
+    image_mask: ArrayLike | None = None,
+    axes: int | tuple[int, ...] | None = None,
+    method: Method = "auto",
+    accuracy: Accuracy = "normwise",
+    precision: Precision = None,
+) -> Array:
+    """The similarity of a template and of the image's window at each place.
+
+        y[o] = sum over k of (x[o + k] - mean of the window) * (t[k] - mean of t) / sqrt(their two sums of squares)
+
+    the zero-normalised cross-correlation, from -1 to 1: neither brightness nor contrast count. Windows that are
+    flat have 0. `measure` chooses another formula.
+
+    >>> image = jnp.array([5., 5., 1., 2., 1., 5., 10., 20., 10.])
+    >>> np.round(np.asarray(match_template(image, [1., 2., 1.]), float), 2).tolist()
+    [0.5, -0.69, 1.0, -0.69, -0.06, -0.19, 1.0]
+
+    Parameters
+    ----------
+    image, template : arrays of real numbers
+        Integers and booleans are converted to floating point.
+    pad_input : bool
+        False: the windows that lie inside the image; y[o] belongs to the window that begins at o. True: y has the
+        image's shape, and belongs to the window with the template's centre (M//2) at o, the image being extended.
+    mode, constant_values
+        How `pad_input` extends, as in `jax.numpy.pad`.
+    measure : 'ccoeff_normed' | 'ccoeff' | 'ccorr_normed' | 'ccorr' | 'sqdiff_normed' | 'sqdiff'
+        OpenCV's formulas, and its names (with or without 'TM_', in any case). 'ccorr' is the plain correlation;
+        'sqdiff' sums squared differences; '_normed' divides by the norms; 'ccoeff' subtracts the means first.
+        'ccoeff_normed' is scikit-image's only one.
+    mask : array of the template's shape, 0 or more
+        Weighs the template's entries; 0 leaves one out.
+    image_mask : array of the image's shape, 0 or 1
+        0 leaves a pixel of the image out; then all sums run over what both masks leave.
+    axes : None | int | ints
+        The axes to match along, by default all of the template's dimensions, counted from the last. The others are a
+        batch and broadcast: of images, of templates, or of both.
+    method, accuracy, precision
+        As in `jaxconv.convolve`, for the correlations.
+
+    Returns
+    -------
+    Array
+        N - M + 1 positions along each axis, or N with `pad_input`.
+
+    Raises
+    ------
+    ValueError
+        A template that is larger than the image, an unknown measure, masks of other shapes.
+    TypeError
+        Complex arrays, or no arrays.
+
+    Static under `jax.jit`: everything but the arrays and constant_values.
+
+    The means and spreads of the windows come from `moments`, which does not cancel, and the image's mean is
+    subtracted first. The correlation's own error is relative to the image's largest values, so a
+    window whose standard deviation is below 16 roundoffs of these counts as flat. With masks the spreads are
+    differences of sums, and such a window counts as flat below the square root of that.
+
+    Differs from scikit-image: sums are made in the image's floating type; masks, measures, batches. Differs from
+    OpenCV: channels are an axis like the others; masks are weights, not squared; 'sqdiff_normed' is not cut at 1.
+
+    Source: Lewis, Fast normalized cross-correlation (1995); Padfield, Masked object registration in the Fourier
+    domain (2012); skimage.feature.match_template; cv2.matchTemplate.
+    """
+    call = "jaxconv.matching.match_template"
+    name = measure.lower().removeprefix("tm_") if isinstance(measure, str) else measure
+    if name not in MEASURES:
+        raise ValueError(
+            f"`{call}` got measure={measure!r}: they are {', '.join(map(repr, MEASURES))}. Pass one of them."
+        )
+    x, t = _real(call, "image", image), _real(call, "template", template)
+    given = axes if axes is not None else tuple(range(-t.ndim, 0))
+    rank = max(x.ndim, t.ndim)
+    along = axis_indices(call, "axes", frozen(call, "axes", given), rank)
+    if any(d < rank - min(x.ndim, t.ndim) for d in along):
+        raise ArgumentError(
+            f"`{call}` got an image of {described(x)} and a template of {described(t)} to match along axes={given!r}: "
+            "both must have these axes. Pass a template of no more dimensions than the image, or name `axes`."
+        )
+    masks = [None if m is None else _real(call, n, m) for n, m in (("mask", mask), ("image_mask", image_mask))]
+    for n, m, a in (("mask", masks[0], t), ("image_mask", masks[1], x)):
+        if m is not None and m.shape != a.shape:
+            raise ValueError(
+                f"`{call}` got {n} of shape {m.shape} for an array of shape {a.shape}: they must be equal. "
+                "Broadcast it with `jnp.broadcast_to`."
+            )
+    dtype = jnp.result_type(x, t)
+    x, t, w, v = (
+        None if a is None else a.astype(dtype).reshape((1,) * (rank - a.ndim) + a.shape) for a in (x, t, *masks)
+    )
+    assert x is not None
+    assert t is not None
+    if pad_input:
+        pads = [(t.shape[d] // 2, t.shape[d] - 1 - t.shape[d] // 2) if d in along else (0, 0) for d in range(rank)]
+        more = {"constant_values": jnp.asarray(constant_values, dtype)} if mode == "constant" else {}
+        x = jnp.pad(x, pads, mode=mode, **more)
+        v = v if v is None else jnp.pad(v, pads)
+    small = [d for d in along if not 1 <= t.shape[d] <= x.shape[d]]
+    if small:
+        raise ValueError(
+            f"`{call}` got an image of shape {np.shape(image)} and a template of shape {np.shape(template)}: image "
+            "must be larger than template, and neither empty. Pass `pad_input=True`, or a smaller template."
+        )
+    static = _Match(call, name, tuple(sorted(along)), (frozen(call, "method", method), accuracy, precision))
+    return _matched(x, t, w, v, static)
+
+
+@partial(jax.jit, static_argnums=4, inline=True)
+def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Match) -> Array:
+    call, measure, axes, (method, accuracy, precision) = static
+
+    def sums(a: Array, b: Array) -> Array:
+        """sum over k of a[o + k] * b[k], for the windows that lie inside."""
+        return sum_of(call, False, a, b, "valid", method, accuracy, precision, axes=axes)
+
+    def total(a: Array) -> Array:
+        return a.sum(axes, keepdims=True)
+
+    centred = measure.startswith("ccoeff")
+    if centred:  # neither formula changes with the image's level, but its rounding does
+        x = x - (x.mean(axes, keepdims=True) if v is None else total(x * v) / jnp.maximum(total(v), 1))
+    x = x if v is None else x * v
+    weights, largest = jnp.ones_like(t) if w is None else w, jnp.abs(t).max(axes, keepdims=True)
+    if v is not None:
+        counts, template, squares = sums(v, weights), sums(v, weights * t), sums(v, weights * t * t)
+    else:
+        counts, template, squares = total(weights), total(weights * t), total(weights * t * t)
+    if centred and v is None:
+        t = t - template / jnp.where(counts == 0, 1, counts)  # then the window's own mean drops out
+        template, squares = jnp.zeros_like(template), total(weights * t * t)
+    product = sums(x, weights * t)
+    if measure == "ccorr":
+        return product
+    if measure == "ccoeff" and v is None:
+        return product
+    unmasked = w is None and v is None
+    some = jnp.where(counts == 0, 1, counts)
+    if centred and unmasked:
+        window = _spreads(x, t, axes)
+        threshold = FLAT
+    else:
+        window = sums(x * x, weights)
+        threshold = jnp.finfo(x.dtype).eps ** -0.5 * FLAT
+    if centred and not unmasked:
+        mean = sums(x, weights)
+        window = window - mean * mean / some
+        product = product - mean * template / some
+        squares = squares - template * template / some
+    if measure == "ccoeff":
+        return product
+    if measure.startswith("sqdiff"):
+        difference = jnp.maximum(window - 2 * product + squares, 0)
+        return difference if measure == "sqdiff" else _ratio(difference, window * squares, 1.0)
+    if not centred:
+        return _ratio(product, window * squares, 0.0)
+    eps = jnp.finfo(x.dtype).eps / 2
+    floors = [some * (threshold * eps * size) ** 2 for size in (jnp.abs(x).max(axes, keepdims=True), largest)]
+    flat = (window <= floors[0]) | (squares <= floors[1])
+    return jnp.clip(jnp.where(flat, 0, _ratio(product, jnp.where(flat, 1, window * squares), 0.0)), -1, 1)
+
+
+def _spreads(x: Array, t: Array, axes: tuple[int, ...]) -> Array:
+    """The sum of squared differences from its mean, of each window as large as t."""
+    return moments(x, [t.shape[d] if d in axes else 1 for d in range(x.ndim)]).spread
+
+
+def _ratio(a: Array, squared: Array, otherwise: float) -> Array:
+    """a / sqrt(squared), and `otherwise` where that is not positive."""
+    positive = squared > 0
+    return jnp.where(positive, a / jnp.sqrt(jnp.where(positive, squared, 1)), otherwise)
+
+
+def _real(call: str, name: str, value) -> Array:
+    array = jnp.asarray(as_array(call, name, value))
+    if jnp.iscomplexobj(array):
+        raise TypeError(
+            f"`{call}` got {name} of {described(array)}: similarity is defined for real numbers. Pass its absolute "
+            "value, or use `jaxconv.correlate`."
+        )
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
