@@ -75,7 +75,8 @@ def convolve(
     Returns
     -------
     Array
-        Where an axis of in1 or in2 is empty, so is it in modes 'full' and 'valid'.
+        Where an axis of in1 or in2 is empty, so is it in modes 'full' and 'valid'; 'same' has in1's shape, and zeros
+        where in2 is empty.
 
     Raises
     ------
@@ -88,7 +89,7 @@ def convolve(
     Static under `jax.jit`: everything but in1 and in2.
 
     Differs from SciPy: `fft` refuses integers (it rounds) instead of rounding its result;
-    empty inputs give empty outputs where SciPy raises; arrays of dtype object are refused.
+    empty arrays give empty sums where SciPy raises; arrays of dtype object are refused.
 
     Source: scipy.signal.convolve; Oppenheim and Schafer, Discrete-Time Signal Processing, 2.3.
     """
@@ -176,7 +177,8 @@ def fftconvolve(
     Returns an Array: the sum of `convolve`, by the engine 'fft' in all three passes. Static under
     `jax.jit`: mode and axes.
 
-    Differs from SciPy: axes that are not convolved broadcast in mode 'same' too, where SciPy crops them to in1's.
+    Differs from SciPy: axes that are not convolved broadcast in mode 'same' too, where SciPy crops them to in1's; an
+    empty array leaves the others' axes as they are, where SciPy returns shape (0,).
 
     Source: scipy.signal.fftconvolve.
     """
