@@ -172,27 +172,18 @@ def gaussian(n: int) -> Row:
     )
 
 
-def normalised(correlate: Callable, box: Callable, x, t):
+def normalised(correlate: Callable, x, t):
     """Zero-normalised cross-correlation, from sums over windows."""
     t = t - t.mean()
-    count = t.size
-    sums, squares = box(x), box(x * x)
-    deviation = squares - sums * sums / count
+    ones = jnp.ones_like(t)
+    sums, squares = correlate(x, ones), correlate(x * x, ones)
+    deviation = squares - sums * sums / t.size
     return correlate(x, t) / jnp.sqrt(deviation * (t * t).sum())
 
 
 def template(n: int, m: int) -> Row:
-    window = np.ones((m, m), np.float32)
-
-    def match(x, t, accuracy):
-        correlate = partial(jaxconv.correlate, mode="valid", accuracy=accuracy)
-        return normalised(correlate, lambda a: correlate(a, window), x, t)
-
     def today(x, t):
-        def correlate(x, h):
-            return jsp.fftconvolve(x, jnp.flip(h), "valid")
-
-        return normalised(correlate, lambda a: correlate(a, window), x, t)
+        return normalised(lambda x, h: jsp.fftconvolve(x, jnp.flip(h), "valid"), x, t)
 
     def truth(x, t):
         t = t - t.mean()
@@ -204,7 +195,7 @@ def template(n: int, m: int) -> Row:
         f"template match {n}x{n} with {m}x{m}",
         "image",
         normal((n, n), (m, m)),
-        ours(match) | {"jax fftconvolve": today},
+        ours(jaxconv.matching.match_template) | {"jax fftconvolve": today},
         {
             "cv2": plain(lambda x, t: cv2.matchTemplate(x, t, cv2.TM_CCOEFF_NORMED)),
             "skimage": plain(skimage.feature.match_template),

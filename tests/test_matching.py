@@ -65,8 +65,8 @@ def test_every_measure_is_its_formula(scene, measure):
 COINS, PAGE, TEXT = (getattr(skimage.data, name)() for name in ("coins", "page", "text"))
 PROBES = {
     "a coin": (COINS, (170, 75), (50, 50)),
-    "a letter of the page": (PAGE, (60, 100), (16, 13)),
-    "a letter of the text": (TEXT, (32, 60), (30, 24)),
+    "a letter of the page": (PAGE, (69, 104), (12, 9)),
+    "a letter of the text": (TEXT, (56, 172), (20, 48)),
 }
 
 

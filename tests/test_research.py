@@ -14,6 +14,7 @@ SMALL = {
     "worked_examples": [],
     "adjoint": ["--size", "48", "--kernel", "5"],
     "photograph": ["--name", "coins", "--passes", "1", "--method", "fft"],
+    "probes": ["--patch", "50", "--count", "2"],
 }
 
 
