@@ -12,6 +12,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax.core import ShapedArray
+from jax.experimental import jet
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes, get_abstract_mesh, reshard
@@ -117,6 +118,13 @@ def _batch(arrays, dims, *, problem: Problem, wishes: Wishes):
     return contract(folded, x, w, wishes).reshape(*shape[:place], size, *shape[place:]), place
 
 
+# Taylor coefficients of a product are sums of products of coefficients.
+def _taylor(arrays, series, *, problem: Problem, wishes: Wishes):
+    x, w = ([first, *rest] for first, rest in zip(arrays, series, strict=True))
+    y = [sum(contract(problem, x[j], w[k - j], wishes) for j in range(k + 1)) for k in range(len(x))]
+    return y[0], y[1:]
+
+
 def _varying_alike(x, w):
     """Both arrays varying over the mesh axes of either, as inside `jax.shard_map` they must."""
     vx, vw = varying(x), varying(w)
@@ -133,6 +141,7 @@ contract_p.def_impl(_evaluate)
 contract_p.def_abstract_eval(_abstract)
 ad.defbilinear(contract_p, _transpose_input, _transpose_kernel)
 batching.primitive_batchers[contract_p] = _batch
+jet.jet_rules[contract_p] = _taylor
 for _name, _platform in {"cpu": "cpu", "cuda": "gpu", "rocm": "gpu", "tpu": "tpu"}.items():
     _lowering = mlir.lower_fun(partial(_execute, platform=_platform), multiple_results=False)
     mlir.register_lowering(contract_p, _lowering, platform=_name)

@@ -7,6 +7,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import jet
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -479,3 +480,15 @@ def test_precision_is_handed_on():
 def test_a_wrong_operand_is_named():
     with pytest.raises(ValueError, match=r"got an array float32\[1, 2\] where its problem states"):
         contract(PROBLEM, jnp.ones((1, 2)), jnp.ones(PROBLEM.w_shape))
+
+
+def test_taylor_mode(rng):
+    """The coefficients of t -> correlate(x + t*u, w + t*v), by hand: a product of two polynomials."""
+    x, u = (jnp.asarray(rng.integers(-9, 9, 6), jnp.float32) for _ in range(2))
+    w, v = (jnp.asarray(rng.integers(-9, 9, 3), jnp.float32) for _ in range(2))
+    f = partial(jaxconv.correlate, accuracy="elementwise")
+    zero_x, zero_w = jnp.zeros_like(x), jnp.zeros_like(w)
+    y, coefficients = jet.jet(f, (x, w), ([u, zero_x], [v, zero_w]), factorial_scaled=False)
+    np.testing.assert_array_equal(y, f(x, w))
+    np.testing.assert_array_equal(coefficients[0], f(u, w) + f(x, v))
+    np.testing.assert_array_equal(coefficients[1], f(u, v))

@@ -127,7 +127,7 @@ def gaussian_laplace(
     Source: scipy.ndimage.gaussian_laplace; Marr and Hildreth, Theory of edge detection (1980).
     """
     call = "jaxconv.ndimage.gaussian_laplace"
-    return _gaussian_over_axes(call, 2, input, sigma, output, mode, cval, axes, kwargs)[0]
+    return _gaussian_over_axes(call, 2, input, sigma, axes, output, mode, cval, axes, kwargs)[0]
 
 
 def generic_gradient_magnitude(
@@ -164,12 +164,14 @@ def gaussian_gradient_magnitude(
     >>> np.round(np.asarray(gaussian_gradient_magnitude([0., 0., 1., 1.], 0.5), float), 2)
     array([0.  , 0.43, 0.43, 0.  ])
 
-    sigma and mode are one for all or one for each of `axes`; further keywords go to `gaussian_filter`.
+    The gradient is that along `axes`, while the Gaussian smooths along every axis of the image, as SciPy's. sigma is
+    one for all or one for each axis of the image, mode one for all or for each of `axes`; further keywords go to
+    `gaussian_filter`.
 
     Source: scipy.ndimage.gaussian_gradient_magnitude.
     """
     call = "jaxconv.ndimage.gaussian_gradient_magnitude"
-    return _root(*_gaussian_over_axes(call, 1, input, sigma, output, mode, cval, axes, kwargs, power=2))
+    return _root(*_gaussian_over_axes(call, 1, input, sigma, None, output, mode, cval, axes, kwargs, power=2))
 
 
 def _derivative(call: str, across: Sequence[int], input, axis, output, mode, cval, how: How) -> Array:
@@ -200,16 +202,15 @@ def _over_axes(
     return total, dtype
 
 
-def _gaussian_over_axes(call: str, order: int, input, sigma, output, mode, cval, axes, kwargs, power: int = 1):
+def _gaussian_over_axes(call: str, order: int, input, sigma, smoothed, output, mode, cval, axes, kwargs, power=1):
+    """`_over_axes` of the Gaussian derivatives of an order; `sigma` belongs to the axes `smoothed`."""
     rank = np.ndim(input)
-    along = axes_of(call, axes, rank)
-    sigmas = each(call, "sigma", sigma, len(along))
 
     def derivative(image, axis, output, mode, cval):
-        orders = [order if d == axis else 0 for d in along]
-        return gaussian_filter(image, sigmas, orders, output, mode, cval, axes=along, **kwargs)
+        orders = [order if d == axis else 0 for d in axes_of(call, smoothed, rank)]
+        return gaussian_filter(image, sigma, orders, output, mode, cval, axes=smoothed, **kwargs)
 
-    return _over_axes(call, derivative, input, output, mode, cval, axes=along, power=power)
+    return _over_axes(call, derivative, input, output, mode, cval, axes=axes, power=power)
 
 
 # The root's slope is infinite at 0, where the length has no derivative: 0 is one of its subgradients.

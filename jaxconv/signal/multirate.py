@@ -84,6 +84,9 @@ def upfirdn(
 
     Static under `jax.jit`: everything but h, x and cval.
 
+    Differs from SciPy: a single value is continued by itself, where SciPy's 'reflect', 'antireflect', 'smooth' and
+    'line' crash or read beyond it.
+
     Source: scipy.signal.upfirdn; Vaidyanathan, Multirate Systems and Filter Banks (1993).
     """
     call = "jaxconv.signal.upfirdn"

@@ -50,7 +50,7 @@ def convolution_matrix(a: ArrayLike, n: int, mode: str = "full") -> Array:
     a = jnp.asarray(as_array(call, "a", a))
     if not is_integer(n) or n < 1:
         raise ValueError(f"`{call}` got n={n!r}: n must be a positive integer, the number of columns. Pass 1 or more.")
-    if a.ndim == 0 or a.shape[-1] == 0:
+    if a.ndim == 0 or a.size == 0:
         raise ValueError(f"`{call}` got a of shape {a.shape}: len(a) must be at least 1. Pass the sequence's values.")
     if mode not in MODES:
         raise ValueError(f"`{call}` got mode={mode!r}: mode must be one of 'full', 'valid', 'same'. Pass one of them.")
@@ -91,7 +91,8 @@ def deconvolve(signal: ArrayLike, divisor: ArrayLike) -> tuple[Array, Array]:
     ValueError
         An array that is empty or has not one dimension; a divisor that is known to begin with 0.
 
-    Differs from SciPy: under `jax.jit` a leading 0 of the divisor cannot be seen, and gives infinities and NaN.
+    Differs from SciPy: a divisor that is known to begin with 0 is refused; under `jax.jit` it cannot be seen, and gives
+    infinities and NaN.
 
     Source: scipy.signal.deconvolve.
     """
