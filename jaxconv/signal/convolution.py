@@ -214,16 +214,16 @@ def _by_fft(call: str, in1, in2, mode, axes, engine: str, precision) -> Array:
     axes = frozen(call, "axes", axes)
     if axes == ():
         raise ValueError(f"`{call}` got axes=(): when provided, axes cannot be empty. Pass None for all axes.")
-    # As SciPy: where one array has a single entry they are multiplied, else what is no floating number becomes one.
-    if 1 in (np.size(in1), np.size(in2)):
+    rank = max(np.ndim(in1), np.ndim(in2))
+    shapes = [(1,) * (rank - np.ndim(a)) + np.shape(a) for a in (in1, in2)]
+    along = tuple(range(rank)) if axes is None else axis_indices(call, "axes", axes, rank)
+    convolved = tuple(d for d in along if 1 not in (shapes[0][d], shapes[1][d]))
+    # As SciPy: where there is nothing to transform the arrays are multiplied, whatever their dtype.
+    if not convolved:
         return sum_of(call, True, in1, in2, mode, "auto", precision=precision, axes=axes)
     in1, in2 = (a if jnp.issubdtype(jnp.result_type(a), jnp.inexact) else jnp.asarray(a, float) for a in (in1, in2))
-    rank = max(jnp.ndim(in1), jnp.ndim(in2))
-    if axes is None and mode == "valid" and jnp.ndim(in1) == jnp.ndim(in2):
-        axes = tuple(range(rank))
-    if axes is not None and mode == "valid":  # axes of length 1 broadcast: they do not forbid 'valid'
-        shapes = [(1,) * (rank - jnp.ndim(a)) + jnp.shape(a) for a in (in1, in2)]
-        axes = tuple(d for d in axis_indices(call, "axes", axes, rank) if 1 not in (shapes[0][d], shapes[1][d]))
+    if mode == "valid" and (axes is not None or np.ndim(in1) == np.ndim(in2)):
+        axes = convolved  # axes of length 1 broadcast: they do not forbid 'valid'
     forward = {"forward": engine} if engine == "overlap" else engine
     otherwise = parse_wishes(call, "fft", precision=precision)
     return sum_of(call, True, in1, in2, mode, forward, precision=precision, axes=axes, otherwise=otherwise)
