@@ -76,8 +76,7 @@ def convolve(
 
         y[o] = sum over k of input[o - k + M//2 + origin] * weights[k]
 
-    along `axes`. Complex weights are not conjugated; an origin o lies in
-    -(M//2) <= o <= (M-1)//2 for odd M and moves opposite to `correlate`'s.
+    along `axes`. Complex weights are not conjugated, and an origin moves opposite to `correlate`'s.
 
     >>> convolve([1., 2., 3., 4.], [1., 10., 100.])
     Array([112., 123., 234., 344.], dtype=float32)

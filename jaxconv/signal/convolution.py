@@ -257,9 +257,8 @@ def sum_of(
     names = ("mode", "axes", "boundary", "origin", "lags", "preferred_element_type")
     values = (mode, axes, boundary, origin, lags, preferred)
     mode, axes, boundary, origin, lags, preferred = (frozen(call, n, v) for n, v in zip(names, values, strict=True))
-    terms = known_terms(
-        call, in1, in2 if flip else np.conj(in2) if isinstance(in2, np.ndarray) else in2, wishes, forced
-    )
+    known = in2.conj() if isinstance(in2, np.ndarray) and not flip else in2
+    terms = known_terms(call, in1, known, wishes, forced)
     static = Sum(call, flip, mode, wishes, axes, boundary, origin, lags, preferred, forced, otherwise)
     return _sum(in1, in2, terms, fill, static)
 
