@@ -215,8 +215,9 @@ def _mean(call: str, input, size, axis, output, mode, cval, origin, how: How) ->
             f"`{call}` got size={size!r}: incorrect filter size; it must be an integer, 1 or more. Pass the number of "
             "neighbours to average."
         )
-    ones = np.ones(size)
-    if jnp.issubdtype(image.dtype, jnp.inexact) or jnp.issubdtype(dtype, jnp.inexact) or not is_whole(cval):
-        return filtered1d(call, False, image, ones / size, axis, dtype, mode, cval, origin, how)
-    total = filtered1d(call, False, image, ones.astype(int), axis, jnp.result_type(int), mode, cval, origin, how)
-    return cast(jax.lax.div(total, jnp.asarray(size, total.dtype)), dtype)
+    # As SciPy: a sum, divided once, so that a constant stays what it is.
+    exact = not any(jnp.issubdtype(t, jnp.inexact) for t in (image.dtype, dtype)) and is_whole(cval)
+    summed = jnp.result_type(int) if exact else jnp.promote_types(image.dtype, jnp.promote_types(dtype, float))
+    total = filtered1d(call, False, image, np.ones(size, int), axis, summed, mode, cval, origin, how)
+    size = jnp.asarray(size, total.dtype)
+    return cast(jax.lax.div(total, size) if exact else total / size, dtype)

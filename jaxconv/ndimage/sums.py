@@ -60,7 +60,7 @@ def correlate(
     Static under `jax.jit`: everything but input, weights and cval.
 
     Differs from SciPy: `output` is a dtype, never an array; float32 images are summed in float32, not float64;
-    float16 is allowed.
+    float16 is allowed; 64-bit integers are exact, modulo 2**64.
 
     Source: scipy.ndimage.correlate.
     """

@@ -55,8 +55,7 @@ def convolve2d(
 
     Static under `jax.jit`: everything but in1, in2 and fillvalue.
 
-    Differs from SciPy: the extension is right for kernels of any size (SciPy's 'wrap' and 'symm' repeat too, but the
-    results for empty arrays are empty).
+    Differs from SciPy: empty arrays give empty sums.
 
     Source: scipy.signal.convolve2d.
     """

@@ -91,8 +91,8 @@ def deconvolve(signal: ArrayLike, divisor: ArrayLike) -> tuple[Array, Array]:
     ValueError
         An array that is empty or has not one dimension; a divisor that is known to begin with 0.
 
-    Differs from SciPy: a divisor that is known to begin with 0 is refused; under `jax.jit` it cannot be seen, and gives
-    infinities and NaN.
+    Differs from SciPy: float32 and complex64 are divided as such; a divisor that is known to begin with 0 is refused;
+    under `jax.jit` it cannot be seen, and gives infinities and NaN.
 
     Source: scipy.signal.deconvolve.
     """

@@ -95,7 +95,7 @@ def savgol_filter(
 
     Static under `jax.jit`: everything but x and cval.
 
-    Differs from SciPy: float16, bfloat16 and complex arrays keep their types.
+    Differs from SciPy: float16, bfloat16 and complex arrays keep their types (SciPy drops the imaginary part).
 
     Source: scipy.signal.savgol_filter.
     """
