@@ -196,7 +196,7 @@ def axes_of(call: str, axes, rank: int) -> tuple[int, ...]:
 
 def each(call: str, name: str, value, count: int) -> list:
     """One entry for each of `count` axes, of one value or of a sequence."""
-    if isinstance(value, str) or np.ndim(value) == 0:
+    if isinstance(value, str) or (not isinstance(value, list | tuple) and np.ndim(value) == 0):
         return [value] * count
     if len(value) != count:
         raise ArgumentError(
