@@ -25,12 +25,14 @@ def as_array(call: str, name: str, value: Any) -> Any:
         )
     if isinstance(value, list | tuple):
         value = _from_lists(call, name, value)
+        if getattr(value, "dtype", None) == np.int64 and value.size:
+            value = value if _fits(int(value.min())) and _fits(int(value.max())) else int(np.abs(value).max())
     if not isinstance(value, jax.Array | np.ndarray | np.generic | bool | int | float | complex):
         raise TypeError(
             f"`{call}` got {name} of type {type(value).__name__}: it must be an array, or nested lists of numbers. "
             f"Pass `jnp.asarray({name})`."
         )
-    if isinstance(value, int) and abs(value) > np.iinfo(jnp.asarray(0).dtype).max:
+    if isinstance(value, int) and not _fits(value):
         raise ValueError(
             f"`{call}` got {name}={value!r}: a Python integer must fit {jnp.asarray(0).dtype}. "
             "Pass a floating number, or an array of a wider dtype."
@@ -50,6 +52,10 @@ def as_array(call: str, name: str, value: Any) -> Any:
     if dtype is not None and (dtype.kind, dtype.itemsize) in (("f", 16), ("c", 32)):
         raise TypeError(f"`{call}` got {name} of dtype {dtype}: JAX has no such type. Convert it with `.astype(...)`.")
     return value
+
+
+def _fits(value: int) -> bool:
+    return abs(value) <= np.iinfo(jnp.result_type(int)).max
 
 
 def _from_lists(call: str, name: str, value) -> Any:

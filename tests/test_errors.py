@@ -234,6 +234,11 @@ CALLS = {
     "keyword": (lambda: ndimage.sobel(x1, sigma=3), TypeError, "['sigma']", "Correct the name"),
     "sequence": (lambda: ndimage.gaussian_filter(x2, [1, 2, 3]), Argument, "sigma=[1, 2, 3]", "equal to input rank"),
     "order": (lambda: ndimage.gaussian_filter1d(x1, 1, order=-1), ValueError, "order=-1", "nonnegative"),
+    "sigma": (lambda: ndimage.gaussian_filter(x1, -1), ValueError, "sigma=-1.0", "0 or more"),
+    "no sigma": (lambda: ndimage.gaussian_filter1d(x1, None), ValueError, "sigma=None", "finite"),
+    "large list": (lambda: jaxconv.convolve([2**40, 1], h1), ValueError, "in1=1099511627776", "must fit"),
+    "scalar response": (lambda: matching.find_matches(3.0), ValueError, "float32[]", "not empty"),
+    "scalar images": (lambda: matching.phase_cross_correlation(1.0, 1.0), ValueError, "float32[]", "nor scalars"),
     "traced sigma": (
         lambda: jax.jit(lambda s: ndimage.gaussian_filter(x1, s))(1.0), ValueError, "traced sigma", "radius=",
     ),

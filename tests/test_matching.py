@@ -303,3 +303,71 @@ def test_a_texture_repeats():
     assert y[0] == pytest.approx(1)
     assert y[peak] > 0.2
     assert plain[peak] / plain[0] < y[peak]
+
+
+def test_a_nan_belongs_to_its_windows_only(rng):
+    x = rng.normal(size=(20, 22)).astype(np.float32)
+    t = x[3:8, 4:10].copy()
+    whole = match_template(x, t)
+    x[15, 15] = np.nan
+    holds = np.zeros(whole.shape, bool)
+    holds[11:16, 10:16] = True
+    for measure in MEASURES:
+        np.testing.assert_array_equal(np.isnan(match_template(x, t, measure=measure)), holds)
+    np.testing.assert_allclose(np.asarray(match_template(x, t))[~holds], np.asarray(whole)[~holds], rtol=0, atol=1e-5)
+    left_out = np.isfinite(x).astype(np.float32)
+    assert np.isfinite(match_template(x, t, image_mask=left_out)).all()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-15, 1.0, 1e9, 1e30])
+@pytest.mark.parametrize("measure", [m for m in MEASURES if m.endswith("normed")])
+def test_a_scale_changes_nothing(measure, scale, rng):
+    """Squares of 1e30 are no float32."""
+    x = rng.normal(size=(20, 20)).astype(np.float32)
+    t = x[3:8, 4:10]
+    scaled = match_template(x * np.float32(scale), t * np.float32(scale), measure=measure)
+    np.testing.assert_allclose(scaled, match_template(x, t, measure=measure), rtol=0, atol=1e-5)
+    if not measure.startswith("sqdiff"):
+        np.testing.assert_allclose(match_template(x * np.float32(scale), t, measure=measure), scaled, rtol=0, atol=1e-5)
+
+
+def test_half_precision_images():
+    image, (i, j), (h, w) = PROBES["a coin"]
+    for dtype in (jnp.float16, jnp.bfloat16):
+        x = jnp.asarray(image, dtype)
+        y = match_template(x, x[i : i + h, j : j + w])
+        assert y.dtype == dtype
+        assert jnp.unravel_index(jnp.argmax(y), y.shape) == (i, j)
+        assert autocorrelation(x[:64, :64], 1)[1, 1] == 1
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4, 1e5])
+def test_squared_differences_with_a_large_offset(offset, rng):
+    x = np.round(rng.normal(size=(30, 31)) * 64).astype(np.float32)
+    t = x[10:16, 12:19]
+    expected = by_formula(x.astype(float), t.astype(float), "sqdiff", np.ones_like(t), np.ones_like(x))
+    found = match_template(x + np.float32(offset), t + np.float32(offset), measure="sqdiff")
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * expected.max())
+
+
+def test_registration_without_structure():
+    """Nothing to see: no shift, rather than NaN. Stripes do not say how far they moved along themselves."""
+    assert phase_cross_correlation(np.ones((6, 6)), np.ones((6, 6))).shift.tolist() == [0, 0]
+    assert phase_cross_correlation(np.zeros((6, 6)), np.zeros((6, 6))).shift.tolist() == [0, 0]
+    stripes = np.broadcast_to(COINS[100, :64].astype(float), (16, 64))
+    for factor in (1, 4, np.inf):
+        shift = phase_cross_correlation(stripes, np.roll(stripes, 3, 1), upsample_factor=factor).shift
+        np.testing.assert_allclose(shift, [0, -3], rtol=0, atol=1e-3)
+    image = COINS[:32, :32].astype(np.float32) * np.float32(1e12)
+    assert phase_cross_correlation(image, np.roll(image, 2, 0)).shift.tolist() == [-2, 0]
+
+
+def test_great_integers_are_told_apart():
+    response = np.array([2**24 + 1, 2**24, 2**24 + 3, 2**24 + 2], np.int32)
+    assert find_matches(response, 2, 0).positions.ravel().tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e10])
+def test_the_overlaps_coefficient_has_no_scale(scale, rng):
+    x = rng.normal(size=(12, 9)).astype(np.float32)
+    np.testing.assert_allclose(autocorrelation(x * np.float32(scale)), autocorrelation(x), rtol=0, atol=1e-4)

@@ -9,6 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxconv.arguments import as_array, axis_indices, described, frozen
+from jaxconv.matching.windows import power_of_two
 from jaxconv.planner import Accuracy, Method, Precision
 from jaxconv.signal.convolution import sum_of
 
@@ -74,7 +75,11 @@ def _overlapped(x: Array, call: str, axes: tuple[int, ...], lags, how) -> Array:
     def sums(a, b):
         return sum_of(call, False, a, b, "full", *how, axes=axes, lags=lags)
 
+    dtype = x.dtype
+    x = x.astype(jnp.promote_types(dtype, jnp.float32))
+    x = x / power_of_two(jnp.abs(x).max())
     x = x - x.mean(axes, keepdims=True)
+    x = x / power_of_two(jnp.abs(x).max())
     here = jnp.ones([x.shape[d] if d in axes else 1 for d in range(x.ndim)], x.dtype)
     count = jnp.maximum(jnp.round(sums(here, here)), 1)
     first, second = sums(x, here), sums(here, x)
@@ -83,4 +88,4 @@ def _overlapped(x: Array, call: str, axes: tuple[int, ...], lags, how) -> Array:
     floor = count * jnp.finfo(x.dtype).eps * 64 * jnp.max(x * x, axes, keepdims=True)
     flat = (squares[0] <= floor) | (squares[1] <= floor)
     root = jnp.sqrt(jnp.where(flat, 1, squares[0] * squares[1]))
-    return jnp.where(flat, 0, jnp.clip(product / root, -1, 1))
+    return jnp.where(flat, 0, jnp.clip(product / root, -1, 1)).astype(dtype)

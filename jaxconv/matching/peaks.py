@@ -73,19 +73,19 @@ def find_matches(
 
 @partial(jax.jit, static_argnums=(2, 3), inline=True)
 def _found(response: Array, threshold: Array, count: int, distances: tuple[int, ...]) -> Matches:
-    response = response if jnp.issubdtype(response.dtype, jnp.floating) else response.astype(jnp.result_type(float))
     places = [lax.broadcasted_iota(jnp.int32, response.shape, d) for d in range(response.ndim)]
-    left = jnp.where(jnp.isnan(response) | (response < threshold), -jnp.inf, lax.stop_gradient(response))
+    fixed = lax.stop_gradient(response if response.dtype != jnp.bool_ else response.astype(jnp.int32))
+    lowest = -jnp.inf if jnp.issubdtype(fixed.dtype, jnp.inexact) else jnp.iinfo(fixed.dtype).min
 
     def step(left, _):
-        best = jnp.argmax(left)
-        position = jnp.stack(jnp.unravel_index(best, response.shape)).astype(jnp.int32)
-        any_left = left.ravel()[best] > -jnp.inf
-        near = jnp.ones(response.shape, bool)
+        best = jnp.argmax(jnp.where(left, fixed, lowest))
+        position = jnp.stack(jnp.unravel_index(best, fixed.shape)).astype(jnp.int32)
+        near = jnp.ones(fixed.shape, bool)
         for d, place in enumerate(places):
             near &= jnp.abs(place - position[d]) <= distances[d]
-        return jnp.where(near, -jnp.inf, left), (position, any_left)
+        return left & ~near, (position, left.any())
 
-    _, (positions, some) = lax.scan(step, left, None, length=count)
+    _, (positions, some) = lax.scan(step, ~jnp.isnan(fixed) & (fixed >= threshold), None, length=count)
     scores = response[tuple(jnp.where(some[:, None], positions, 0).T)]
+    scores = scores if jnp.issubdtype(scores.dtype, jnp.floating) else scores.astype(jnp.result_type(float))
     return Matches(jnp.where(some[:, None], positions, -1), jnp.where(some, scores, -jnp.inf))

@@ -11,6 +11,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxconv.arguments import as_array, described
+from jaxconv.matching.windows import power_of_two
 
 COARSE = 16  # positions per pixel from which Newton's steps to the peak begin
 STEPS = 4
@@ -82,10 +83,10 @@ def phase_cross_correlation(
         jnp.asarray(as_array(call, name, a))
         for name, a in (("reference_image", reference_image), ("moving_image", moving_image))
     ]
-    if images[0].shape != images[1].shape or not images[0].size:
+    if images[0].shape != images[1].shape or not images[0].size or not images[0].ndim:
         raise ValueError(
             f"`{call}` got images of {described(images[0])} and {described(images[1])}: images must be same shape, and "
-            "not empty. Crop or pad one of them."
+            "neither empty nor scalars. Crop or pad one of them."
         )
     space = space.lower() if isinstance(space, str) else space
     if space not in ("real", "fourier"):
@@ -93,7 +94,7 @@ def phase_cross_correlation(
     if normalization not in ("phase", None):
         raise ValueError(f"`{call}` got normalization={normalization!r}: it must be 'phase' or None. Pass one of them.")
     whole = isinstance(upsample_factor, int | float | np.number) and (
-        math.isinf(upsample_factor) or upsample_factor == int(upsample_factor)
+        math.isinf(upsample_factor) or upsample_factor % 1 == 0
     )
     if not whole or upsample_factor < 1:
         raise ValueError(
@@ -105,7 +106,9 @@ def phase_cross_correlation(
 
 @partial(jax.jit, static_argnums=(2, 3, 4), inline=True)
 def _registered(a: Array, b: Array, factor: float, real: bool, phase: bool) -> Registration:
-    R, M = (jnp.fft.fftn(a), jnp.fft.fftn(b)) if real else (a, b)
+    scales = [power_of_two(jnp.abs(c).max()) for c in (a, b)]  # so that no square overflows
+    a, b = (c / scale for c, scale in zip((a, b), scales, strict=True))
+    R, M = (jnp.fft.fftn(a), jnp.fft.fftn(b)) if real else (a + 0j, b + 0j)
     product = R * jnp.conj(M)
     if phase:
         eps = jnp.finfo(product.dtype).eps
@@ -128,10 +131,12 @@ def _registered(a: Array, b: Array, factor: float, real: bool, phase: bool) -> R
         shift, _ = _searched(fixed, start, int(factor))
         height = _at(product, shift)
     # The grid's value, with the derivative of the peak between its points.
+    peak = jnp.where(jnp.isfinite(peak), peak, shift)
     shift = shift + (peak - lax.stop_gradient(peak)) if not math.isinf(factor) else peak
     shift = jnp.where(sizes == 1, 0, shift)
     amplitudes = jnp.sum(jnp.abs(R) ** 2) * jnp.sum(jnp.abs(M) ** 2) / (product.size**2 if factor == 1 else 1)
-    rest = jnp.abs(1 - jnp.abs(height) ** 2 / amplitudes)
+    amplitudes = jnp.where(amplitudes == 0, 1, amplitudes)
+    rest = jnp.abs(1 - jnp.abs(height) ** 2 / amplitudes / ((scales[0] * scales[1]) ** 2 if phase else 1))
     error = jnp.where(rest == 0, 0, jnp.sqrt(jnp.where(rest == 0, 1, rest)))
     shift = jnp.where(jnp.isnan(height), jnp.nan, shift)
     return Registration(shift, error, jnp.arctan2(height.imag, height.real))
@@ -159,7 +164,11 @@ def _searched(product: Array, start: Array, factor: int) -> tuple[Array, Array]:
     for d, size in enumerate(product.shape):
         waves = _waves(size, (start[d] + steps).astype(start.dtype))
         around = jnp.moveaxis(jnp.tensordot(waves, around, axes=(1, d), precision="highest"), 0, d)
-    best = jnp.unravel_index(jnp.argmax(jnp.abs(around)), around.shape)
+    # Of equal ones the nearest: an image that does not change along an axis has no shift there.
+    height = jnp.abs(around)
+    away = sum(np.ix_(*[np.abs(np.arange(reach) - reach // 2)] * product.ndim), np.zeros(()))
+    equal = height >= height.max() * (1 - 8 * jnp.finfo(height.dtype).eps)
+    best = jnp.unravel_index(jnp.argmin(jnp.where(equal, away, np.inf)), around.shape)
     return start + jnp.stack([steps[i] for i in best]).astype(start.dtype), around[best]
 
 
@@ -176,6 +185,9 @@ def _finest(product: Array, start: Array) -> Array:
 
         slope, curvature = jax.grad(height)(s), jax.hessian(height)(s)
         curvature = jnp.where(np.outer(moving, moving), curvature, -np.eye(len(moving)))
+        # Stripes do not say how far they are shifted along themselves: there the curvature is 0, and so is the step.
+        eps = jnp.finfo(s.dtype)
+        curvature = curvature - (8 * eps.eps * jnp.abs(curvature).max() + eps.tiny) * np.eye(len(moving))
         return s - jnp.clip(jnp.linalg.solve(curvature, slope), -1 / COARSE, 1 / COARSE)
 
     fixed = lax.stop_gradient(product)

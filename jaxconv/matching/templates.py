@@ -10,7 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxconv.arguments import ArgumentError, as_array, axis_indices, described, frozen
-from jaxconv.matching.windows import moments
+from jaxconv.matching.windows import moments, power_of_two
 from jaxconv.planner import Accuracy, Method, Precision
 from jaxconv.signal.convolution import sum_of
 
@@ -79,7 +79,8 @@ def match_template(
     Returns
     -------
     Array
-        N - M + 1 positions along each axis, or N with `pad_input`.
+        N - M + 1 positions along each axis, or N with `pad_input`. A window that holds what is not finite has NaN,
+        unless `image_mask` leaves it out.
 
     Raises
     ------
@@ -155,58 +156,64 @@ def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Matc
     def total(a: Array) -> Array:
         return a.sum(axes, keepdims=True)
 
-    centred = measure.startswith("ccoeff")
-    if centred:  # neither formula changes with the image's level, but its rounding does
-        x = x - (x.mean(axes, keepdims=True) if v is None else total(x * v) / jnp.maximum(total(v), 1))
-    x = x if v is None else x * v
-    weights, largest = jnp.ones_like(t) if w is None else w, jnp.abs(t).max(axes, keepdims=True)
-    if v is not None:
-        counts, template, squares = sums(v, weights), sums(v, weights * t), sums(v, weights * t * t)
-    else:
-        counts, template, squares = total(weights), total(weights * t), total(weights * t * t)
+    shape = [t.shape[d] if d in axes else 1 for d in range(x.ndim)]
+    centred, normed, dtype = measure.startswith("ccoeff"), measure.endswith("normed"), x.dtype
+    x, t = (a.astype(jnp.promote_types(dtype, jnp.float32)) for a in (x, t))
+    seen = jnp.isfinite(x) if v is None else (v > 0)
+    x = jnp.where(seen, x, 0) if v is None else jnp.where(seen, x * v, 0)
+    holes = ~jnp.isfinite(x) if v is not None else ~seen  # what no mask leaves out: its windows are NaN
+    x = jnp.where(holes, 0, x)
+    if normed:  # sizes drop out, and so no square overflows; both must be divided alike where they are subtracted
+        sizes = [power_of_two(jnp.abs(a).max()) for a in (x, t)]
+        sizes = [jnp.maximum(*sizes)] * 2 if measure.startswith("sqdiff") else sizes
+        x, t = x / sizes[0], t / sizes[1]
+    weights = jnp.ones_like(t) if w is None else w.astype(t.dtype)
+    largest, norms = jnp.abs(t).max(axes, keepdims=True), None
+    if measure == "sqdiff_normed":  # before the level is subtracted
+        norms = sums(x * x, weights), total(weights * t * t) if v is None else sums(v, weights * t * t)
+    if measure[:4] in ("ccoe", "sqdi"):  # neither changes with the level of image and template, but its rounding does
+        level = total(x) / jnp.maximum(total((~holes if v is None else v * ~holes).astype(x.dtype)), 1)
+        x = jnp.where(holes, 0, x - level) if v is None else jnp.where(holes, 0, x - level * v)
+        t = t - level if measure.startswith("sqdiff") else t
+    counts, template, squares = (total(a) if v is None else sums(v, a) for a in (weights, weights * t, weights * t * t))
+    some = jnp.where(counts == 0, 1, counts)
     if centred and v is None:
-        t = t - template / jnp.where(counts == 0, 1, counts)  # then the window's own mean drops out
+        t = t - template / some  # then the window's own mean drops out
         template, squares = jnp.zeros_like(template), total(weights * t * t)
     product = sums(x, weights * t)
-    if measure == "ccorr":
-        return product
-    if measure == "ccoeff" and v is None:
-        return product
-    unmasked = w is None and v is None
-    some = jnp.where(counts == 0, 1, counts)
-    if centred and unmasked:
-        window = _spreads(x, t, axes)
-        threshold = FLAT
-    else:
-        window = sums(x * x, weights)
-        threshold = jnp.finfo(x.dtype).eps ** -0.5 * FLAT
-    if centred and not unmasked:
-        mean = sums(x, weights)
-        window = window - mean * mean / some
+    broken = moments(holes.astype(x.dtype), shape).mean > 0
+    mean = sums(x, weights) if centred and not (v is None and w is None) else jnp.zeros(())
+    if centred and v is not None:
         product = product - mean * template / some
         squares = squares - template * template / some
-    if measure == "ccoeff":
-        return product
+
+    def answer(y: Array) -> Array:
+        return jnp.where(broken, jnp.nan, y).astype(dtype)
+
+    if measure in ("ccorr", "ccoeff"):
+        return answer(product)
+    if centred and v is None and w is None:
+        window, threshold = moments(x, shape).spread, FLAT
+    else:
+        window, threshold = sums(x * x, weights), FLAT * jnp.finfo(x.dtype).eps ** -0.5
+        if centred:
+            window = window - mean * mean / some
     if measure.startswith("sqdiff"):
         difference = jnp.maximum(window - 2 * product + squares, 0)
-        return difference if measure == "sqdiff" else _ratio(difference, window * squares, 1.0)
+        return answer(difference if norms is None else _ratio(difference, *norms, 1.0))
     if not centred:
-        return _ratio(product, window * squares, 0.0)
+        return answer(_ratio(product, window, squares, 0.0))
     eps = jnp.finfo(x.dtype).eps / 2
     floors = [some * (threshold * eps * size) ** 2 for size in (jnp.abs(x).max(axes, keepdims=True), largest)]
     flat = (window <= floors[0]) | (squares <= floors[1])
-    return jnp.clip(jnp.where(flat, 0, _ratio(product, jnp.where(flat, 1, window * squares), 0.0)), -1, 1)
+    value = _ratio(product, jnp.where(flat, 1, window), jnp.where(flat, 1, squares), 0.0)
+    return answer(jnp.clip(jnp.where(flat, 0, value), -1, 1))
 
 
-def _spreads(x: Array, t: Array, axes: tuple[int, ...]) -> Array:
-    """The sum of squared differences from its mean, of each window as large as t."""
-    return moments(x, [t.shape[d] if d in axes else 1 for d in range(x.ndim)]).spread
-
-
-def _ratio(a: Array, squared: Array, otherwise: float) -> Array:
-    """a / sqrt(squared), and `otherwise` where that is not positive."""
-    positive = squared > 0
-    return jnp.where(positive, a / jnp.sqrt(jnp.where(positive, squared, 1)), otherwise)
+def _ratio(a: Array, b: Array, c: Array, otherwise: float) -> Array:
+    """a / sqrt(b * c), and `otherwise` where that is not positive."""
+    positive = (b > 0) & (c > 0)
+    return jnp.where(positive, a / jnp.sqrt(jnp.where(positive, b, 1)) / jnp.sqrt(jnp.where(positive, c, 1)), otherwise)
 
 
 def _real(call: str, name: str, value) -> Array:

@@ -60,3 +60,12 @@ def _cut(m: Moments, axis: int, start: int, size: int) -> Moments:
 def _joined(p: Moments, q: Moments, a: int, b: int) -> Moments:
     apart = q.mean - p.mean
     return Moments(p.mean + apart * (b / (a + b)), p.spread + q.spread + apart * apart * (a * b / (a + b)))
+
+
+def power_of_two(largest: Array) -> Array:
+    """The power of two just above a size (1 for 0): to divide by it rounds nothing, and no square overflows then."""
+    dtype = jnp.promote_types(largest.dtype, jnp.float32)
+    largest = lax.stop_gradient(largest).astype(dtype)
+    exponent = jnp.frexp(jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 0.5))[1]
+    most = jnp.finfo(dtype).maxexp - 8
+    return jnp.ldexp(jnp.ones((), dtype), jnp.clip(exponent, -most, most))

@@ -101,7 +101,7 @@ def _apply(image: Array, weights: Array, terms, cval: Array | None, static: _Fil
         size = image.shape[d]
         relations[d] = Axis(size, m, size, D=-1 if static.flip else 1, p=-centre if static.flip else centre)
     summed = weights.dtype
-    fill = None if cval is None else jnp.asarray(cval).astype(summed)
+    fill = None if cval is None else cast(jnp.asarray(cval), summed)
     x, axes = extend(static.call, image.astype(summed), relations, static.mode, value=fill)
     others = [d for d in range(image.ndim) if d not in static.axes]
     w = jnp.expand_dims(weights, others)
@@ -127,7 +127,7 @@ def image_of(call: str, input, output) -> tuple[Array, np.dtype]:
         raise ArgumentError(
             f"`{call}` got output={output!r}: output must have numeric dtype. Pass one, or leave it out."
         ) from e
-    return image, dtype
+    return image, complex_of(call, dtype, True) if jnp.iscomplexobj(image) else dtype
 
 
 # Sums of integers are made in the output's type, where all takes part in them is integer: modulo
@@ -142,10 +142,8 @@ def _typed(call: str, image: Array, weights, cval, dtype: np.dtype, given: bool)
         )
     if np.size(cval) != 1:
         raise ValueError(f"`{call}` got cval of shape {np.shape(cval)}: it must be one number. Pass a scalar.")
-    if is_complex and not jnp.issubdtype(dtype, np.complexfloating):
-        if given:
-            warnings.warn(f"`{call}`: promoting specified output dtype to complex", stacklevel=4)
-        dtype = jnp.promote_types(dtype, jnp.complex64)
+    if is_complex:
+        dtype = complex_of(call, dtype, given)
     whole = [jnp.result_type(a) for a in (image, weights)] + [dtype]
     if not any(jnp.issubdtype(t, jnp.inexact) for t in whole) and is_whole(cval):
         summed = jnp.dtype(jnp.int32) if dtype == np.bool_ else dtype
@@ -160,6 +158,17 @@ def _typed(call: str, image: Array, weights, cval, dtype: np.dtype, given: bool)
     return (weights if isinstance(weights, np.ndarray) else jnp.asarray(weights)).astype(summed), dtype
 
 
+def complex_of(call: str, dtype: np.dtype, given: bool) -> np.dtype:
+    """The complex dtype for a real one, with a warning if that was asked for."""
+    if jnp.issubdtype(dtype, np.complexfloating):
+        return dtype
+    if given:
+        warnings.warn(f"`{call}`: promoting specified output dtype to complex", stacklevel=5)
+    if jnp.issubdtype(dtype, np.integer):  # as NumPy: the wider integers to complex128, where there is one
+        return jax.dtypes.canonicalize_dtype(np.promote_types(dtype, np.complex64))
+    return jnp.promote_types(dtype, jnp.complex64)
+
+
 def _is_zero(cval) -> bool:
     return not isinstance(cval, jax.Array) and bool(np.all(np.asarray(cval) == 0))
 
@@ -171,12 +180,11 @@ def is_whole(cval) -> bool:
 
 
 def cast(y: Array, dtype: np.dtype) -> Array:
-    """y in a dtype, by NumPy's rules: toward zero and modulo 2**bits; nonzero is True."""
-    if dtype == np.bool_:
-        return y != 0
-    if jnp.issubdtype(y.dtype, jnp.inexact) and jnp.issubdtype(dtype, np.integer):
-        y = y.astype(jnp.result_type(int))  # XLA would saturate
-    return y.astype(dtype)
+    """y in a dtype, by NumPy's rules: toward zero and modulo 2**bits (XLA would saturate)."""
+    whole = jnp.issubdtype(dtype, np.integer) or dtype == np.bool_
+    if whole and jnp.issubdtype(y.dtype, jnp.inexact):
+        y = y.astype(jnp.result_type(int))
+    return y != 0 if dtype == np.bool_ else y.astype(dtype)
 
 
 def _wishes(call: str, how: How) -> Wishes:

@@ -124,6 +124,9 @@ def gaussian_laplace(
     sigma and mode are one for all or one for each of `axes` (an axis' mode holds for all of its derivative's passes);
     further keywords go to `gaussian_filter`.
 
+    Differs from SciPy: as `correlate`; and a sequence of sigmas belongs to `axes` in their order, also where all axes
+    are named (SciPy then takes it in the image's order).
+
     Source: scipy.ndimage.gaussian_laplace; Marr and Hildreth, Theory of edge detection (1980).
     """
     call = "jaxconv.ndimage.gaussian_laplace"
@@ -149,7 +152,7 @@ def generic_gradient_magnitude(
     Source: scipy.ndimage.generic_gradient_magnitude.
     """
     call = "jaxconv.ndimage.generic_gradient_magnitude"
-    total = _over_axes(call, derivative, input, output, mode, cval, extra_arguments, extra_keywords, axes, power=2)
+    total = _over_axes(call, derivative, input, output, mode, cval, extra_arguments, extra_keywords, axes, squared=True)
     return _root(*total)
 
 
@@ -171,7 +174,7 @@ def gaussian_gradient_magnitude(
     Source: scipy.ndimage.gaussian_gradient_magnitude.
     """
     call = "jaxconv.ndimage.gaussian_gradient_magnitude"
-    return _root(*_gaussian_over_axes(call, 1, input, sigma, None, output, mode, cval, axes, kwargs, power=2))
+    return _root(*_gaussian_over_axes(call, 1, input, sigma, None, output, mode, cval, axes, kwargs, squared=True))
 
 
 def _derivative(call: str, across: Sequence[int], input, axis, output, mode, cval, how: How) -> Array:
@@ -185,24 +188,24 @@ def _derivative(call: str, across: Sequence[int], input, axis, output, mode, cva
 
 
 def _over_axes(
-    call: str, f, input, output, mode, cval, arguments=(), keywords=None, axes=None, power: int = 1
+    call: str, f, input, output, mode, cval, arguments=(), keywords=None, axes=None, squared: bool = False
 ) -> tuple[Array, np.dtype]:
-    """(the sum over the axes of what f makes of the image, to a power; the output's dtype)."""
+    """(the sum over the axes of what f makes of the image, or of its squares; the output's dtype)."""
     image, dtype = image_of(call, input, output)
     along = axes_of(call, axes, image.ndim)
     if not along:
-        return cast(image, dtype) ** power, dtype
-    parts = [
-        jnp.asarray(f(image, d, dtype, m, cval, *arguments, **(keywords or {})))
-        for d, m in zip(along, each(call, "mode", mode, len(along)), strict=True)
-    ]
-    total = parts[0] ** power
-    for part in parts[1:]:
-        total = total + part**power
+        image = cast(image, dtype)
+        return image * image if squared else image, dtype
+    total = None
+    for d, m in zip(along, each(call, "mode", mode, len(along)), strict=True):
+        part = jnp.asarray(f(image, d, dtype, m, cval, *arguments, **(keywords or {})))
+        part = part * part if squared else part
+        total = part if total is None else total + part
+    assert total is not None
     return total, dtype
 
 
-def _gaussian_over_axes(call: str, order: int, input, sigma, smoothed, output, mode, cval, axes, kwargs, power=1):
+def _gaussian_over_axes(call: str, order: int, input, sigma, smoothed, output, mode, cval, axes, kwargs, squared=False):
     """`_over_axes` of the Gaussian derivatives of an order; `sigma` belongs to the axes `smoothed`."""
     rank = np.ndim(input)
 
@@ -210,7 +213,7 @@ def _gaussian_over_axes(call: str, order: int, input, sigma, smoothed, output, m
         orders = [order if d == axis else 0 for d in axes_of(call, smoothed, rank)]
         return gaussian_filter(image, sigma, orders, output, mode, cval, axes=smoothed, **kwargs)
 
-    return _over_axes(call, derivative, input, output, mode, cval, axes=axes, power=power)
+    return _over_axes(call, derivative, input, output, mode, cval, axes=axes, squared=squared)
 
 
 # The root's slope is infinite at 0, where the length has no derivative: 0 is one of its subgradients.

@@ -106,7 +106,7 @@ def gaussian_filter(
         for name, v in {"sigma": sigma, "order": order, "mode": mode, "radius": radius}.items()
     )
     for axis, s, o, m, r in zip(along, *values, strict=True):
-        if not isinstance(s, Tracer) and s <= NEGLIGIBLE:
+        if isinstance(s, int | float | np.number) and 0 <= s <= NEGLIGIBLE:
             continue
         weights = _gaussian(call, s, o, truncate, r)
         image = filtered1d(call, False, image, weights[::-1], axis, dtype, m, cval, 0, how)
@@ -188,16 +188,33 @@ def _gaussian(call: str, sigma, order, truncate, radius):
             raise ValueError(
                 f"`{call}` got {name}={value!r}: it must be a nonnegative integer (non-negative). Pass 0 or more."
             )
-    known = not isinstance(sigma, Tracer)
-    if radius is None:
-        if not known:
+    if not isinstance(sigma, Tracer):
+        try:
+            sigma, truncate = float(sigma), float(truncate)
+            valid = 0 <= sigma < np.inf and 0 <= truncate < np.inf
+        except (TypeError, ValueError):
+            valid = False
+        if not valid:
             raise ValueError(
-                f"`{call}` got a traced sigma without a radius: the number of weights must be known when the function "
-                "is traced. Pass `radius=`, such as int(4 * sigma + 0.5) of the largest sigma, or a static sigma."
+                f"`{call}` got sigma={sigma!r} and truncate={truncate!r}: both must be finite numbers, 0 or more. "
+                "Pass the Gaussian's width in positions, and how many of it to keep."
             )
-        radius = int(float(truncate) * float(sigma) + 0.5)
-    xp: Any = np if known else jnp
-    sigma = float(sigma) if known else sigma
+        radius = int(truncate * sigma + 0.5) if radius is None else radius
+        return _weights(np, sigma or 1.0, order, radius) if sigma > NEGLIGIBLE else _impulse(radius)
+    if radius is None:
+        raise ValueError(
+            f"`{call}` got a traced sigma without a radius: the number of weights must be known when the function "
+            "is traced. Pass `radius=`, such as int(4 * sigma + 0.5) of the largest sigma, or a static sigma."
+        )
+    none = sigma <= NEGLIGIBLE
+    return jnp.where(none, _impulse(radius), _weights(jnp, jnp.where(none, 1, sigma), order, radius))
+
+
+def _impulse(radius: int) -> np.ndarray:
+    return np.eye(2 * radius + 1)[radius]
+
+
+def _weights(xp: Any, sigma, order: int, radius: int):
     k = np.arange(-radius, radius + 1)
     phi = xp.exp(-0.5 / (sigma * sigma) * k**2)
     phi = phi / phi.sum()
@@ -217,7 +234,7 @@ def _mean(call: str, input, size, axis, output, mode, cval, origin, how: How) ->
         )
     # As SciPy: a sum, divided once, so that a constant stays what it is.
     exact = not any(jnp.issubdtype(t, jnp.inexact) for t in (image.dtype, dtype)) and is_whole(cval)
-    summed = jnp.result_type(int) if exact else jnp.promote_types(image.dtype, jnp.promote_types(dtype, float))
+    summed = jnp.result_type(int) if exact else jnp.promote_types(image.dtype, jnp.promote_types(dtype, jnp.float32))
     total = filtered1d(call, False, image, np.ones(size, int), axis, summed, mode, cval, origin, how)
     size = jnp.asarray(size, total.dtype)
     return cast(jax.lax.div(total, size) if exact else total / size, dtype)

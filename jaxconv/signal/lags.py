@@ -104,6 +104,8 @@ def autocorrelation(
     """
     call = "jaxconv.signal.autocorrelation"
     x = jnp.asarray(as_array(call, "x", x))
+    if scale != "none" and not jnp.issubdtype(x.dtype, jnp.inexact):
+        x = x.astype(jnp.result_type(float))  # a scaled sum is no integer
     if scale not in SCALES:
         raise ValueError(
             f"`{call}` got scale={scale!r}: the scales are {', '.join(map(repr, SCALES))}. Pass one of them."

@@ -1,5 +1,6 @@
 """Convolution as the product of polynomials: its matrix, and the division that undoes it."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -67,7 +68,6 @@ def convolution_matrix(a: ArrayLike, n: int, mode: str = "full") -> Array:
     return full[..., first : first + rows, :]
 
 
-# Long division, one coefficient of the quotient a step: q = r[0] / divisor[0], r = r - q * divisor, shifted.
 def deconvolve(signal: ArrayLike, divisor: ArrayLike) -> tuple[Array, Array]:
     """Divide polynomials: quotient and remainder with signal = convolve(divisor, quotient) + remainder.
 
@@ -111,13 +111,17 @@ def deconvolve(signal: ArrayLike, divisor: ArrayLike) -> tuple[Array, Array]:
         return jnp.zeros(0, dtype), a
     if not isinstance(d, Tracer) and d[0] == 0:
         raise ValueError(f"`{call}` got a divisor that begins with 0: it divides by it. Leave out its leading zeros.")
-    a, d = a.astype(dtype), d.astype(dtype)
+    return _divided(a.astype(dtype), d.astype(dtype))
 
+
+# Long division, one coefficient of the quotient a step: q = r[0] / divisor[0], r = r - q * divisor, shifted.
+@jax.jit
+def _divided(a: Array, d: Array) -> tuple[Array, Array]:
     def step(rest, coming):
         q = rest[0] / d[0]
         rest = jnp.concatenate([(rest - q * d)[1:], coming[None]])
         return rest, q
 
-    coming = jnp.concatenate([a[len(d) :], jnp.zeros(1, dtype)])
+    coming = jnp.concatenate([a[len(d) :], jnp.zeros(1, a.dtype)])
     _, quotient = lax.scan(step, a[: len(d)], coming)
     return quotient, a - convolve(d, quotient, accuracy="elementwise")
