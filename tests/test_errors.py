@@ -237,6 +237,8 @@ CALLS = {
     "sigma": (lambda: ndimage.gaussian_filter(x1, -1), ValueError, "sigma=-1.0", "0 or more"),
     "no sigma": (lambda: ndimage.gaussian_filter1d(x1, None), ValueError, "sigma=None", "finite"),
     "large list": (lambda: jaxconv.convolve([2**40, 1], h1), ValueError, "in1=1099511627776", "must fit"),
+    "no overlap": (lambda: matching.autocorrelation([]), ValueError, "float32[0]", "not be empty"),
+    "pads": (lambda: matching.match_template(x1, h1, True, "nope"), ValueError, "mode='nope'", "'reflect'"),
     "scalar response": (lambda: matching.find_matches(3.0), ValueError, "float32[]", "not empty"),
     "scalar images": (lambda: matching.phase_cross_correlation(1.0, 1.0), ValueError, "float32[]", "nor scalars"),
     "traced sigma": (

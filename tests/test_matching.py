@@ -140,7 +140,7 @@ def test_flat_windows_have_no_similarity(rng):
 def test_moments_are_those_of_each_window(scene):
     x, t, _, _ = scene
     with jax.enable_x64(True):
-        mean, spread = moments(jnp.asarray(x), t.shape)
+        _, mean, spread = moments(jnp.asarray(x), t.shape)
     windows = np.lib.stride_tricks.sliding_window_view(x, t.shape)
     last = tuple(range(x.ndim, 2 * x.ndim))
     np.testing.assert_allclose(mean, windows.mean(last), rtol=0, atol=1e-14)
@@ -156,18 +156,9 @@ def test_the_spread_of_a_flat_window_is_exactly_zero():
 def test_batches_of_images_and_of_probes(rng):
     images, probes = rng.normal(size=(3, 12, 14)), rng.normal(size=(2, 4, 5))
     with jax.enable_x64(True):
-        for many, one in [
-            (match_template(images, probes[0]), lambda i, _: match_template(images[i], probes[0])),
-            (match_template(images[0], probes, axes=(-2, -1)), lambda _, p: match_template(images[0], probes[p])),
-            (
-                match_template(images[:, None], probes[None], axes=(-2, -1)),
-                lambda i, p: match_template(images[i], probes[p]),
-            ),
-        ]:
-            table = np.broadcast_to(many, (3, 2, 9, 10)) if many.ndim == 4 else None
-            for i, p in product(range(3), range(2)):
-                if table is not None:
-                    np.testing.assert_allclose(table[i, p], one(i, p), rtol=0, atol=1e-12)
+        both = match_template(images[:, None], probes[None], axes=(-2, -1))
+        for i, p in product(range(3), range(2)):
+            np.testing.assert_allclose(both[i, p], match_template(images[i], probes[p]), rtol=0, atol=1e-12)
         by_image = match_template(images, probes[0])
         by_probe = match_template(images[0], probes, axes=(-2, -1))
         mapped = jax.vmap(match_template, (None, 0))(images[0], probes)
@@ -371,3 +362,37 @@ def test_great_integers_are_told_apart():
 def test_the_overlaps_coefficient_has_no_scale(scale, rng):
     x = rng.normal(size=(12, 9)).astype(np.float32)
     np.testing.assert_allclose(autocorrelation(x * np.float32(scale)), autocorrelation(x), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["shifts", "fft"])
+@pytest.mark.parametrize("offset", [0.0, 1e5])
+@pytest.mark.parametrize("measure", ["ccoeff_normed", "sqdiff", "ccorr_normed", "sqdiff_normed"])
+def test_an_image_mask_leaves_out_a_region(measure, offset, method, rng):
+    """Also by the FFT, to which nothing is exactly 0, and far from level 0."""
+    x = np.round(rng.normal(size=(60, 60)) * 64).astype(np.float32) + np.float32(offset)
+    v = np.ones_like(x)
+    v[:30, :30] = 0
+    t = x[35:47, 38:51]
+    found = np.asarray(match_template(x, t, measure=measure, image_mask=v, method=method))
+    with jax.enable_x64(True):
+        wide = (a.astype(float) for a in (x, t))
+        expected = np.asarray(match_template(*wide, measure=measure, image_mask=v.astype(float), method="shifts"))
+    best = np.argmin if measure.startswith("sqdiff") else np.argmax
+    if measure == "ccoeff_normed":
+        assert np.unravel_index(best(found), found.shape) == (35, 38)
+        assert not found[:19, :18].any()  # windows of which nothing is left
+    scale = 1 if measure.endswith("normed") else expected.max()
+    np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=2e-3)
+
+
+def test_norms_over_black_regions():
+    """OpenCV's values: 1 for the squared differences of what has no size, 0 for the correlation."""
+    x = np.zeros((50, 50), np.float32)
+    x[30:40, 30:40] = np.arange(100).reshape(10, 10)
+    t = x[28:36, 28:36]
+    for measure, none in (("sqdiff_normed", 1), ("ccorr_normed", 0)):
+        for method in ("shifts", "fft", "auto"):
+            y = np.asarray(match_template(x, t, measure=measure, method=method))
+            assert (y[:22, :22] == none).all()
+            assert y.min() > -1e-5
+            np.testing.assert_allclose(y[28, 28], 1 - none, atol=1e-3)

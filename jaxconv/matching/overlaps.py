@@ -28,7 +28,8 @@ def autocorrelation(
         y[l] = sum over n of (x[n + l] - mean there) * (x[n] - mean there) / sqrt(their two sums of squares)
 
     From -1 to 1, and 1 at lag 0: a period of a texture shows as a peak that does not fade with the lag. Where the
-    overlap is flat, or a single position, it is 0. (`jaxconv.signal.autocorrelation` is the plain sum.)
+    overlap is flat (its variance below 64 roundoffs of the largest square), or a single position, it is 0.
+    (`jaxconv.signal.autocorrelation` is the plain sum.)
 
     >>> y = autocorrelation(jnp.array([1., 2., 1., 2., 1., 2., 1.]), lags=(0, 3))
     >>> y.round().tolist()
@@ -59,6 +60,8 @@ def autocorrelation(
     """
     call = "jaxconv.matching.autocorrelation"
     x = jnp.asarray(as_array(call, "image", image))
+    if x.size == 0:
+        raise ValueError(f"`{call}` got an image of {described(x)}: it must not be empty. Pass one with some pixels.")
     if jnp.iscomplexobj(x):
         raise TypeError(
             f"`{call}` got an image of {described(x)}: similarity is defined for real numbers. Pass its absolute "

@@ -60,9 +60,10 @@ def find_matches(
     """
     call = "jaxconv.matching.find_matches"
     response = jnp.asarray(as_array(call, "response", response))
-    if response.size == 0 or jnp.iscomplexobj(response):
+    if response.size == 0 or response.ndim == 0 or jnp.iscomplexobj(response):
         raise ValueError(
-            f"`{call}` got a response of {described(response)}: it must be real and not empty. Pass a map."
+            f"`{call}` got a response of {described(response)}: it must be an array of real numbers, and not empty. "
+            "Pass a map, such as `match_template` returns."
         )
     if not is_integer(count) or count < 1:
         raise ValueError(f"`{call}` got count={count!r}: it must be an integer, 1 or more. Pass how many to find.")

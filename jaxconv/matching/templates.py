@@ -15,6 +15,7 @@ from jaxconv.planner import Accuracy, Method, Precision
 from jaxconv.signal.convolution import sum_of
 
 MEASURES = ("ccoeff_normed", "ccoeff", "ccorr_normed", "ccorr", "sqdiff_normed", "sqdiff")
+PADS = ("constant", "edge", "linear_ramp", "maximum", "mean", "median", "minimum", "reflect", "symmetric", "wrap")
 FLAT = 16  # roundoffs of the image's largest value: a window whose standard deviation is less is taken for flat
 
 
@@ -91,10 +92,10 @@ def match_template(
 
     Static under `jax.jit`: everything but the arrays and constant_values.
 
-    The means and spreads of the windows come from `moments`, which does not cancel, and the image's mean is
-    subtracted first. The correlation's own error is relative to the image's largest values, so a
-    window whose standard deviation is below 16 roundoffs of these counts as flat. With masks the spreads are
-    differences of sums, and such a window counts as flat below the square root of that.
+    Means and spreads of windows are updated, not subtracted, so a large offset cancels nothing; levels and sizes
+    that a measure does not see are taken off first. The correlation's own error is relative to the image's largest
+    values, so a window whose standard deviation is below 16 roundoffs of these counts as flat; where `mask` weighs the
+    window (or `image_mask` the template), below 16 roots of the roundoff.
 
     Differs from scikit-image: sums are made in the image's floating type; masks, measures, batches. Differs from
     OpenCV: channels are an axis like the others; masks are weights, not squared; 'sqdiff_normed' is not cut at 1.
@@ -108,6 +109,8 @@ def match_template(
         raise ValueError(
             f"`{call}` got measure={measure!r}: they are {', '.join(map(repr, MEASURES))}. Pass one of them."
         )
+    if pad_input and mode not in PADS:
+        raise ValueError(f"`{call}` got mode={mode!r}: the modes are {', '.join(map(repr, PADS))}. Pass one of them.")
     x, t = _real(call, "image", image), _real(call, "template", template)
     given = axes if axes is not None else tuple(range(-t.ndim, 0))
     rank = max(x.ndim, t.ndim)
@@ -157,56 +160,69 @@ def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Matc
         return a.sum(axes, keepdims=True)
 
     shape = [t.shape[d] if d in axes else 1 for d in range(x.ndim)]
-    centred, normed, dtype = measure.startswith("ccoeff"), measure.endswith("normed"), x.dtype
+    centred, normed, squared = (measure.startswith("ccoeff"), measure.endswith("normed"), measure.startswith("sqdiff"))
+    dtype = x.dtype
     x, t = (a.astype(jnp.promote_types(dtype, jnp.float32)) for a in (x, t))
-    seen = jnp.isfinite(x) if v is None else (v > 0)
-    x = jnp.where(seen, x, 0) if v is None else jnp.where(seen, x * v, 0)
-    holes = ~jnp.isfinite(x) if v is not None else ~seen  # what no mask leaves out: its windows are NaN
-    x = jnp.where(holes, 0, x)
-    if normed:  # sizes drop out, and so no square overflows; both must be divided alike where they are subtracted
+    w, v = (None if a is None else a.astype(x.dtype) for a in (w, v))
+    seen = jnp.isfinite(x) if v is None else jnp.isfinite(x) & (v > 0)
+    holes = ~jnp.isfinite(x) if v is None else ~jnp.isfinite(x) & (v > 0)  # their windows are NaN
+    x = jnp.where(seen, x, 0)
+    if normed:  # sizes drop out, and so no square overflows; where they are subtracted both are divided alike
         sizes = [power_of_two(jnp.abs(a).max()) for a in (x, t)]
-        sizes = [jnp.maximum(*sizes)] * 2 if measure.startswith("sqdiff") else sizes
+        sizes = [jnp.maximum(*sizes)] * 2 if squared else sizes
         x, t = x / sizes[0], t / sizes[1]
-    weights = jnp.ones_like(t) if w is None else w.astype(t.dtype)
-    largest, norms = jnp.abs(t).max(axes, keepdims=True), None
-    if measure == "sqdiff_normed":  # before the level is subtracted
-        norms = sums(x * x, weights), total(weights * t * t) if v is None else sums(v, weights * t * t)
-    if measure[:4] in ("ccoe", "sqdi"):  # neither changes with the level of image and template, but its rounding does
-        level = total(x) / jnp.maximum(total((~holes if v is None else v * ~holes).astype(x.dtype)), 1)
-        x = jnp.where(holes, 0, x - level) if v is None else jnp.where(holes, 0, x - level * v)
-        t = t - level if measure.startswith("sqdiff") else t
-    counts, template, squares = (total(a) if v is None else sums(v, a) for a in (weights, weights * t, weights * t * t))
+    weights, given = jnp.ones_like(t) if w is None else w, t
+    # Squared differences do not change with a level that is subtracted from both, nor centred products with any.
+    share = seen.astype(x.dtype) if v is None else v * seen
+    level = total(x * share) / jnp.maximum(total(share), jnp.finfo(x.dtype).tiny) if centred or squared else 0.0
+    original, x = x, jnp.where(seen, x - level, 0)
+    if centred:
+        whole = total(weights)
+        t = t - total(weights * t) / jnp.where(whole == 0, 1, whole)
+    elif squared:
+        t = t - level
+    masked = x if v is None else x * v
+
+    windows = moments(x, shape, v)
+    if w is None:  # all that is known of a window without the template comes without cancellation, and stays local
+        counts, mean, spread = windows
+        energy = spread + counts * (mean + level) ** 2 if measure == "sqdiff_normed" else spread + counts * mean**2
+    else:
+        counts = total(weights) if v is None else sums(v, weights)
+        counts = jnp.where(counts < 1e-4 * total(weights), 0, counts)  # of an FFT: nothing is left of these windows
+        mean = sums(masked, weights) / jnp.where(counts == 0, 1, counts)
+        energy = sums((original if measure == "sqdiff_normed" else x) ** 2 * (1 if v is None else v), weights)
+        spread = energy - counts * mean**2
     some = jnp.where(counts == 0, 1, counts)
-    if centred and v is None:
-        t = t - template / some  # then the window's own mean drops out
-        template, squares = jnp.zeros_like(template), total(weights * t * t)
-    product = sums(x, weights * t)
+    product = sums(masked, weights * t)
+    if v is None:
+        template, squares = jnp.zeros((), x.dtype) if centred else total(weights * t), total(weights * t * t)
+        norm = total(weights * given**2)
+    else:
+        template, squares, norm = (sums(v, weights * a) for a in (t, t * t, given**2))
+    if centred:
+        product, squares = product - mean * template, squares - template * template / some
     broken = moments(holes.astype(x.dtype), shape).mean > 0
-    mean = sums(x, weights) if centred and not (v is None and w is None) else jnp.zeros(())
-    if centred and v is not None:
-        product = product - mean * template / some
-        squares = squares - template * template / some
 
     def answer(y: Array) -> Array:
         return jnp.where(broken, jnp.nan, y).astype(dtype)
 
     if measure in ("ccorr", "ccoeff"):
         return answer(product)
-    if centred and v is None and w is None:
-        window, threshold = moments(x, shape).spread, FLAT
-    else:
-        window, threshold = sums(x * x, weights), FLAT * jnp.finfo(x.dtype).eps ** -0.5
-        if centred:
-            window = window - mean * mean / some
-    if measure.startswith("sqdiff"):
-        difference = jnp.maximum(window - 2 * product + squares, 0)
-        return answer(difference if norms is None else _ratio(difference, *norms, 1.0))
+    if squared:
+        shifted = spread + counts * mean**2 if w is None else sums(masked * x, weights)
+        difference = jnp.maximum(shifted - 2 * product + squares, 0)
+        return answer(_ratio(difference, energy, norm, 1.0) if normed else difference)
     if not centred:
-        return answer(_ratio(product, window, squares, 0.0))
+        return answer(jnp.clip(_ratio(product, energy, norm, 0.0), -1, 1))
+    # What counts as flat: the error of the sums that a spread is a difference of, or that the product has.
     eps = jnp.finfo(x.dtype).eps / 2
-    floors = [some * (threshold * eps * size) ** 2 for size in (jnp.abs(x).max(axes, keepdims=True), largest)]
-    flat = (window <= floors[0]) | (squares <= floors[1])
-    value = _ratio(product, jnp.where(flat, 1, window), jnp.where(flat, 1, squares), 0.0)
+    coarse = FLAT * jnp.sqrt(eps)
+    limits = (FLAT * eps if w is None else coarse), (FLAT * eps if v is None else coarse)
+    largest, own, rounded = (jnp.abs(a).max(axes, keepdims=True) for a in (x, t, given))
+    floors = some * (limits[0] * largest) ** 2, some * jnp.maximum(limits[1] * own, FLAT * eps * rounded) ** 2
+    flat = (spread <= floors[0]) | (squares <= floors[1])
+    value = _ratio(product, jnp.where(flat, 1, spread), jnp.where(flat, 1, squares), 0.0)
     return answer(jnp.clip(jnp.where(flat, 0, value), -1, 1))
 
 

@@ -72,9 +72,9 @@ def filtered(call: str, flip: bool, input, weights, axes, output, mode, cval, or
             f"`{call}` got mode={mode!r}: boundary mode not supported.{sequence} The modes are "
             f"{', '.join(map(repr, BOUNDARIES))}: pass one of them."
         )
-    # As SciPy: the weights' axes are the filtered ones in ascending order, the origins' are as they were given.
-    origins = dict(zip(given, each(call, "origin", origin, len(given)), strict=True))
+    # As SciPy: the weights' axes are the filtered ones in ascending order.
     along = tuple(sorted(given))
+    origins = dict(by_axis(given, image.ndim, each(call, "origin", origin, len(given))))
     centres = []
     for d, m in zip(along, np.shape(weights), strict=True):
         centre = m // 2 + operator.index(origins[d]) if is_integer(origins[d]) else -1
@@ -148,9 +148,10 @@ def _typed(call: str, image: Array, weights, cval, dtype: np.dtype, given: bool)
     if not any(jnp.issubdtype(t, jnp.inexact) for t in whole) and is_whole(cval):
         summed = jnp.dtype(jnp.int32) if dtype == np.bool_ else dtype
     else:
-        summed = jnp.promote_types(dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.result_type(float), jnp.float16)
-        if jnp.issubdtype(image.dtype, jnp.inexact):
-            summed = jnp.promote_types(summed, image.dtype)
+        # Integers are summed in the widest floating type, floating images in their own; no narrower than the result.
+        summed = image.dtype if jnp.issubdtype(image.dtype, jnp.inexact) else jnp.result_type(float)
+        if jnp.issubdtype(dtype, jnp.inexact):
+            summed = jnp.promote_types(summed, dtype)
         if is_complex:
             summed = jnp.promote_types(summed, jnp.complex64)
     if isinstance(weights, np.ndarray) and not jnp.issubdtype(summed, jnp.complexfloating):
@@ -183,7 +184,8 @@ def cast(y: Array, dtype: np.dtype) -> Array:
     """y in a dtype, by NumPy's rules: toward zero and modulo 2**bits (XLA would saturate)."""
     whole = jnp.issubdtype(dtype, np.integer) or dtype == np.bool_
     if whole and jnp.issubdtype(y.dtype, jnp.inexact):
-        y = y.astype(jnp.result_type(int))
+        signed = y.astype(jnp.result_type(int))
+        y = jnp.where(y > 0, y.astype(dtype), signed.astype(dtype)) if dtype == np.uint32 else signed
     return y != 0 if dtype == np.bool_ else y.astype(dtype)
 
 
@@ -200,6 +202,11 @@ def _wishes(call: str, how: How) -> Wishes:
 
 def axes_of(call: str, axes, rank: int) -> tuple[int, ...]:
     return tuple(range(rank)) if axes is None else axis_indices(call, "axes", frozen(call, "axes", axes), rank)
+
+
+def by_axis(given: tuple[int, ...], rank: int, values: list) -> list[tuple[int, Any]]:
+    """(axis, value) by axis. As SciPy, the values belong to the axes as given; but to all axes in their order."""
+    return sorted(zip(sorted(given) if len(given) == rank else given, values, strict=True), key=lambda pair: pair[0])
 
 
 def each(call: str, name: str, value, count: int) -> list:

@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxconv.ndimage.base import How, Mode, axes_of, cast, each, filtered1d, image_of
+from jaxconv.ndimage.base import How, Mode, axes_of, by_axis, cast, each, filtered1d, image_of
 from jaxconv.ndimage.smoothing import gaussian_filter
 
 
@@ -124,8 +124,7 @@ def gaussian_laplace(
     sigma and mode are one for all or one for each of `axes` (an axis' mode holds for all of its derivative's passes);
     further keywords go to `gaussian_filter`.
 
-    Differs from SciPy: as `correlate`; and a sequence of sigmas belongs to `axes` in their order, also where all axes
-    are named (SciPy then takes it in the image's order).
+    Differs from SciPy: as `correlate`.
 
     Source: scipy.ndimage.gaussian_laplace; Marr and Hildreth, Theory of edge detection (1980).
     """
@@ -208,10 +207,13 @@ def _over_axes(
 def _gaussian_over_axes(call: str, order: int, input, sigma, smoothed, output, mode, cval, axes, kwargs, squared=False):
     """`_over_axes` of the Gaussian derivatives of an order; `sigma` belongs to the axes `smoothed`."""
     rank = np.ndim(input)
+    given = axes_of(call, smoothed, rank)
+    pairs = by_axis(given, rank, each(call, "sigma", sigma, len(given)))
+    along, sigmas = [d for d, _ in pairs], [s for _, s in pairs]
 
     def derivative(image, axis, output, mode, cval):
-        orders = [order if d == axis else 0 for d in axes_of(call, smoothed, rank)]
-        return gaussian_filter(image, sigma, orders, output, mode, cval, axes=smoothed, **kwargs)
+        orders = [order if d == axis else 0 for d in along]
+        return gaussian_filter(image, sigmas, orders, output, mode, cval, axes=along, **kwargs)
 
     return _over_axes(call, derivative, input, output, mode, cval, axes=axes, squared=squared)
 

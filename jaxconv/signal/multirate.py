@@ -180,7 +180,7 @@ def resample_poly(
 
 
 def _rate(call: str, name: str, value) -> int:
-    if not is_integer(value) and not (isinstance(value, float) and value == int(value)):
+    if not is_integer(value) and not (isinstance(value, float) and value % 1 == 0):
         raise ArgumentError(f"`{call}` got {name}={value!r}: {name} must be an integer. Pass 1 or more.")
     if value < 1:
         raise ValueError(f"`{call}` got {name}={value!r}: both up and down must be >= 1. Pass 1 or more.")

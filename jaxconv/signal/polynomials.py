@@ -91,8 +91,9 @@ def deconvolve(signal: ArrayLike, divisor: ArrayLike) -> tuple[Array, Array]:
     ValueError
         An array that is empty or has not one dimension; a divisor that is known to begin with 0.
 
-    Differs from SciPy: float32 and complex64 are divided as such; a divisor that is known to begin with 0 is refused;
-    under `jax.jit` it cannot be seen, and gives infinities and NaN.
+    Static under `jax.jit`: nothing. A divisor that begins with 0 cannot be seen then, and gives infinities and NaN.
+
+    Differs from SciPy: float32 and complex64 are divided as such; see the line above.
 
     Source: scipy.signal.deconvolve.
     """

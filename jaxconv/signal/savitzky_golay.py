@@ -53,7 +53,7 @@ def savgol_coeffs(
     call = "jaxconv.signal.savgol_coeffs"
     _check(call, window_length, polyorder, deriv)
     pos = (window_length - 1) / 2 if pos is None else pos
-    if not 0 <= pos < window_length:
+    if not isinstance(pos, int | float | np.number) or not 0 <= pos < window_length:
         raise ValueError(
             f"`{call}` got pos={pos!r}: pos must be nonnegative and less than window_length. Pass such one."
         )
