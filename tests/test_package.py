@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import jaxconv
+from jaxconv import lax, matching, ndimage, signal
 
 ROOT = Path(__file__).parent.parent
 STREET = [
@@ -59,3 +60,15 @@ def test_what_is_public():
     assert jaxconv.__all__ == sorted(jaxconv.__all__)
     for name in jaxconv.__all__:
         assert getattr(jaxconv, name).__doc__
+
+
+SURFACES = [getattr(module, name) for module in (signal, ndimage, lax, matching) for name in module.__all__]
+
+
+@pytest.mark.parametrize("f", SURFACES, ids=lambda f: f"{f.__module__}.{f.__name__}")
+def test_docstrings_say_what_a_user_wants_to_know(f):
+    """A formula, an example, what returns, what raises, what is static, where it is from."""
+    assert "\n        " in f.__doc__
+    text = " ".join(f.__doc__.split())
+    for word in (">>> ", "eturns", "aises", "tatic under `jax.jit`", "Source:"):
+        assert word in text, word

@@ -87,6 +87,8 @@ def conv_general_dilated(
         As in lax, for ranks, groups, features, strides, pads and dtypes that do not fit; also for
         names that do not exist and a method that refuses.
 
+    Static under `jax.jit`: everything but lhs and rhs.
+
     Source: jax.lax.conv_general_dilated; XLA operation semantics, Conv.
     """
     call = "jaxconv.lax.conv_general_dilated"
@@ -108,8 +110,9 @@ def conv(
 
         y[n,m,o] = sum over c and k of x[n,c,i] * w[m,c,k]   where i + p = S*o + k
 
-    lhs is (batch, feature, spatial...), rhs (out feature, in feature, spatial...). Arguments, errors
-    and source are those of `conv_general_dilated`.
+    lhs is (batch, feature, spatial...), rhs (out feature, in feature, spatial...). Arguments are those of
+    `conv_general_dilated`. Returns an Array; raises as `conv_general_dilated`. Static under `jax.jit`: everything but
+    lhs and rhs. Source: jax.lax.
 
     >>> import jax.numpy as jnp
     >>> conv(jnp.ones((1, 1, 4)), jnp.ones((1, 1, 3)), (1,), "VALID")
@@ -131,8 +134,9 @@ def conv_with_general_padding(
 
         y[n,m,o] = sum over c and k of x[n,c,i] * w[m,c,k]   where L*i + p = S*o + D*k
 
-    lhs is (batch, feature, spatial...), rhs (out feature, in feature, spatial...). Arguments, errors
-    and source are those of `conv_general_dilated`.
+    lhs is (batch, feature, spatial...), rhs (out feature, in feature, spatial...). Arguments are those of
+    `conv_general_dilated`. Returns an Array; raises as `conv_general_dilated`. Static under `jax.jit`: everything but
+    lhs and rhs. Source: jax.lax.
 
     >>> import jax.numpy as jnp
     >>> conv_with_general_padding(jnp.ones((1, 1, 2)), jnp.ones((1, 1, 2)), (1,), [(1, 1)], (2,), None)

@@ -74,11 +74,15 @@ def conv_transpose(
     dimension_numbers, precision, preferred_element_type, method, accuracy
         As in `conv_general_dilated`.
 
+    Returns an Array of `dimension_numbers`' axes, as many positions as the formula's o.
+
     Raises
     ------
     ValueError, TypeError
         As `conv_general_dilated`; and ValueError for more than 3 spatial axes without
         dimension_numbers.
+
+    Static under `jax.jit`: everything but lhs and rhs.
 
     Source: jax.lax.conv_transpose; Dumoulin and Visin, A guide to convolution arithmetic, 2016.
     """

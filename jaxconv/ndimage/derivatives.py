@@ -27,6 +27,9 @@ def sobel(
 
     `mode` is one for all axes or one for each; the rest is as in `correlate1d`.
 
+    Returns an Array of the input's shape; raises as `correlate`. Static under `jax.jit`: everything but input and
+    cval.
+
     Source: scipy.ndimage.sobel; Sobel and Feldman, A 3x3 isotropic gradient operator (1968).
     """
     return _derivative("jaxconv.ndimage.sobel", [1, 2, 1], input, axis, output, mode, cval, how)
@@ -46,6 +49,9 @@ def prewitt(
            [-3.,  6., -3.]], dtype=float32)
 
     `mode` is one for all axes or one for each; the rest is as in `correlate1d`.
+
+    Returns an Array of the input's shape; raises as `correlate`. Static under `jax.jit`: everything but input and
+    cval.
 
     Source: scipy.ndimage.prewitt; Prewitt, Object enhancement and extraction (1970).
     """
@@ -77,6 +83,9 @@ def generic_laplace(
     output, cval, axes
         As in `correlate`; with no axes, the result is the input.
 
+    Returns an Array of the input's shape; raises as `correlate`. Static under `jax.jit`: everything but input and
+    cval.
+
     Differs from SciPy: derivative2 returns its result; it is never handed an array to write to.
 
     Source: scipy.ndimage.generic_laplace.
@@ -99,6 +108,9 @@ def laplace(
            [ 0.,  1.,  0.]], dtype=float32)
 
     The arguments are those of `correlate`; `mode` may be one for each of `axes`.
+
+    Returns an Array of the input's shape; raises as `correlate`. Static under `jax.jit`: everything but input and
+    cval.
 
     Source: scipy.ndimage.laplace.
     """
@@ -124,6 +136,9 @@ def gaussian_laplace(
     sigma and mode are one for all or one for each of `axes` (an axis' mode holds for all of its derivative's passes);
     further keywords go to `gaussian_filter`.
 
+    Returns an Array of the input's shape; raises as `gaussian_filter`. Static under `jax.jit`: everything but input,
+    cval and, with radii, sigma.
+
     Differs from SciPy: as `correlate`.
 
     Source: scipy.ndimage.gaussian_laplace; Marr and Hildreth, Theory of edge detection (1980).
@@ -145,6 +160,9 @@ def generic_gradient_magnitude(
     Array([3., 3., 0.], dtype=float32)
 
     The arguments are those of `generic_laplace`. Where the gradient is 0 the length has no derivative; 0 is taken.
+
+    Returns an Array of the input's shape; raises as `correlate`. Static under `jax.jit`: everything but input and
+    cval.
 
     Differs from SciPy: as `generic_laplace`.
 
@@ -169,6 +187,9 @@ def gaussian_gradient_magnitude(
     The gradient is that along `axes`, while the Gaussian smooths along every axis of the image, as SciPy's. sigma is
     one for all or one for each axis of the image, mode one for all or for each of `axes`; further keywords go to
     `gaussian_filter`.
+
+    Returns an Array of the input's shape; raises as `gaussian_filter`. Static under `jax.jit`: everything but input,
+    cval and, with radii, sigma.
 
     Source: scipy.ndimage.gaussian_gradient_magnitude.
     """

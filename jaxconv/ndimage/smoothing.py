@@ -54,6 +54,8 @@ def gaussian_filter1d(
     output, mode, cval, **how
         As in `correlate`.
 
+    Returns an Array of the input's shape.
+
     Raises
     ------
     ValueError
@@ -96,6 +98,9 @@ def gaussian_filter(
     output, cval, truncate, **how
         As in `gaussian_filter1d`, and so are the errors, the static arguments and the differences from SciPy.
 
+    Returns an Array of the input's shape; raises as `gaussian_filter1d`. Static under `jax.jit`: everything but input,
+    cval and, with radii, sigma.
+
     Source: scipy.ndimage.gaussian_filter.
     """
     call = "jaxconv.ndimage.gaussian_filter"
@@ -134,6 +139,9 @@ def uniform_filter1d(
     output, mode, cval, origin, **how
         As in `correlate`, and so are the errors, the static arguments and the differences from SciPy.
 
+    Returns an Array of the input's shape; raises ValueError for a size below 1, and as `correlate`. Static under
+    `jax.jit`: everything but input and cval.
+
     Differs from SciPy: sums of integers are made in int32, or int64 under `jax_enable_x64`, and wrap around there.
 
     Source: scipy.ndimage.uniform_filter1d.
@@ -163,6 +171,9 @@ def uniform_filter(
     axes : None | int | ints
     output, cval, **how
         As in `uniform_filter1d`, and so are the errors, the static arguments and the differences from SciPy.
+
+    Returns an Array of the input's shape; raises ValueError for a size below 1, and as `correlate`. Static under
+    `jax.jit`: everything but input and cval.
 
     Source: scipy.ndimage.uniform_filter.
     """

@@ -83,6 +83,9 @@ def convolve(
 
     Parameters, errors, static arguments and differences from SciPy are those of `correlate`.
 
+    Returns an Array of the input's shape; raises as `correlate`. Static under `jax.jit`: everything but input, weights
+    and cval.
+
     Source: scipy.ndimage.convolve.
     """
     return filtered("jaxconv.ndimage.convolve", True, input, weights, axes, output, mode, cval, origin, how)
@@ -102,6 +105,9 @@ def correlate1d(
     Array([[ 1.,  2.],
            [ 5., 10.]], dtype=float32)
 
+    Returns an Array of the input's shape; raises as `correlate`. Static under `jax.jit`: everything but input, weights
+    and cval.
+
     Source: scipy.ndimage.correlate1d.
     """
     return filtered1d("jaxconv.ndimage.correlate1d", False, input, weights, axis, output, mode, cval, origin, how)
@@ -119,6 +125,9 @@ def convolve1d(
 
     >>> convolve1d([1., 2., 4., 8.], [1., 10., 100.], mode="constant")
     Array([ 12., 124., 248., 480.], dtype=float32)
+
+    Returns an Array of the input's shape; raises as `correlate`. Static under `jax.jit`: everything but input, weights
+    and cval.
 
     Source: scipy.ndimage.convolve1d.
     """

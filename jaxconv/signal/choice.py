@@ -40,6 +40,8 @@ def choose_conv_method(
     ValueError, TypeError
         As `convolve`.
 
+    Static under `jax.jit`: everything; of in1 and in2 only shapes and dtypes are looked at.
+
     Differs from SciPy: the methods are jaxconv's engines, among which 'direct' and 'fft' are two; `method="auto"`
     makes the same choice, so there is no need to call this first.
 

@@ -136,7 +136,8 @@ def correlate(
     N + M - 1 positions (centre M-1: the lags from -(M-1) to N-1), 'same' N (centre M//2),
     'valid' |N - M| + 1. in2 is conjugated where it is complex. Instead of a mode, `lags` asks
     for some lags l only, y[l] = sum of in1[k + l] * conj(in2[k]): an int L for -L to L, a pair
-    (first, last), or one pair per axis. Returns an Array; raises ValueError and TypeError as `convolve` does.
+    (first, last), or one pair per axis. Returns an Array; raises ValueError
+    and TypeError as `convolve` does. Static under `jax.jit`: everything but in1 and in2.
 
     Differs from SciPy: as `convolve`.
 
@@ -198,8 +199,9 @@ def oaconvolve(
     >>> oaconvolve(jnp.ones(100), jnp.ones(3), mode="valid")[:4].round().tolist()
     [3.0, 3.0, 3.0, 3.0]
 
-    Parameters, errors and results are those of `fftconvolve`. The engine is 'overlap' (overlap-save,
-    which reads overlapping blocks instead of adding overlapping results), or 'fft' where that refuses;
+    Parameters are those of `fftconvolve`. Returns an Array; raises as `fftconvolve`. Static under `jax.jit`: mode and
+    axes. The engine is 'overlap' (overlap-save, which reads overlapping blocks instead of adding overlapping
+    results), or 'fft' where that refuses;
     derivatives are computed by what is expected to be fastest.
 
     Differs from SciPy: as `fftconvolve`.

@@ -48,6 +48,8 @@ def convolve2d(
     method, accuracy, precision
         As in `convolve`, but as SciPy's every sum is a direct one by default; accuracy='normwise' admits the FFT.
 
+    Returns an Array with the mode's extent along both axes.
+
     Raises
     ------
     ValueError
@@ -75,10 +77,13 @@ def correlate2d(
     >>> correlate2d([[1., 2., 3., 4.]], [[1., 10.]], mode="same")
     Array([[21., 32., 43.,  4.]], dtype=float32)
 
-    Parameters, errors and source are those of `convolve2d`.
+    Parameters are those of `convolve2d`. Returns an Array; raises as `convolve2d`. Static under `jax.jit`: everything
+    but in1, in2 and fillvalue.
 
     Differs from SciPy: in mode 'valid' with in2 the larger array, SciPy leaves out the conjugation that
     its other modes and `correlate` have; here in2 is conjugated always.
+
+    Source: scipy.signal.correlate2d.
     """
     return _plane("jaxconv.signal.correlate2d", False, in1, in2, mode, boundary, fillvalue, method, accuracy, precision)
 
@@ -104,6 +109,8 @@ def sepfir2d(input: ArrayLike, hrow: ArrayLike, hcol: ArrayLike, **how: Unpack[H
     ------
     ValueError
         Arrays of other dimensions, an even length.
+
+    Returns an Array of the input's shape. Static under `jax.jit`: everything but input, hrow and hcol.
 
     Source: scipy.signal.sepfir2d.
     """

@@ -40,6 +40,8 @@ def correlation_lags(in1_len: int, in2_len: int, mode: str = "full") -> np.ndarr
     TypeError
         A length that is not an integer.
 
+    Static under `jax.jit`: everything.
+
     Differs from SciPy: for mode 'same', odd in1_len and even in2_len, SciPy's lags are one more than those of
     its own `correlate`; these are the true ones. Lengths must be
     integers; an empty array has no lags in modes 'full' and 'valid'.

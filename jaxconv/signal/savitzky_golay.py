@@ -48,6 +48,8 @@ def savgol_coeffs(
     ValueError
         A polyorder or pos that does not fit the window, an unknown use.
 
+    Static under `jax.jit`: everything.
+
     Source: scipy.signal.savgol_coeffs; Savitzky and Golay, Smoothing and differentiation of data (1964).
     """
     call = "jaxconv.signal.savgol_coeffs"
@@ -87,6 +89,8 @@ def savgol_filter(
         others extend x as `jaxconv.ndimage.correlate` does.
     cval : number
     **how : method, accuracy, precision, as in `jaxconv.convolve`
+
+    Returns an Array of x's shape.
 
     Raises
     ------
