@@ -183,7 +183,8 @@ def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Matc
         t = t - level
     masked = x if v is None else x * v
 
-    windows = moments(x, shape, v)
+    windows = moments(jnp.where(holes, jnp.nan, x), shape, v)
+    broken = jnp.isnan(windows.mean)
     if w is None:  # all that is known of a window without the template comes without cancellation, and stays local
         counts, mean, spread = windows
         energy = spread + counts * (mean + level) ** 2 if measure == "sqdiff_normed" else spread + counts * mean**2
@@ -202,7 +203,6 @@ def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Matc
         template, squares, norm = (sums(v, weights * a) for a in (t, t * t, given**2))
     if centred:
         product, squares = product - mean * template, squares - template * template / some
-    broken = moments(holes.astype(x.dtype), shape).mean > 0
 
     def answer(y: Array) -> Array:
         return jnp.where(broken, jnp.nan, y).astype(dtype)
