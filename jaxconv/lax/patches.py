@@ -10,6 +10,7 @@ from math import prod
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
@@ -192,7 +193,7 @@ def _patches(
 ) -> Array:
     dims, axes = _arranged(call, x.shape, x.dtype, filter_shape, strides, padding, lhs_dilation, rhs_dilation, numbers)
     y = _features_of(x.astype(output_dtype(call, x.dtype, preferred)).transpose(dims.lhs_spec), axes)
-    return y.transpose(_inverse(dims.out_spec))
+    return y.transpose(np.argsort(dims.out_spec))
 
 
 @partial(jax.jit, static_argnums=range(1, 9), inline=True)
@@ -210,7 +211,7 @@ def _fold(
             f"`{call}` got patches of shape {y_shape}: an image of shape {shape} has patches of shape "
             f"{tuple(wanted[d] for d in range(y.ndim))}. Pass the arguments that the patches were made with."
         )
-    return _image_of(y, n, c, axes).transpose(_inverse(dims.lhs_spec))
+    return _image_of(y, n, c, axes).transpose(np.argsort(dims.lhs_spec))
 
 
 @partial(jax.jit, static_argnums=range(2, 10), inline=True)
@@ -236,7 +237,7 @@ def _local(
     numbers = ((1,), (1,)), (spatial, spatial)
     y = lax.dot_general(_features_of(x, axes), w, numbers, precision=precision)  # positions, n, m
     d = len(spatial)
-    return y.transpose(d, d + 1, *range(d)).transpose(_inverse(dims.out_spec))
+    return y.transpose(d, d + 1, *range(d)).transpose(np.argsort(dims.out_spec))
 
 
 # n c i... -> n c k... o...: the taps of the d-th axis are stacked behind those of the axes before it.
@@ -283,7 +284,3 @@ def _pads(axis: Axis) -> tuple[int, int, int]:
 
 def _along(rank: int, axis: int, pads: tuple[int, int, int]) -> list[tuple[int, int, int]]:
     return [pads if d == axis else (0, 0, 0) for d in range(rank)]
-
-
-def _inverse(order: Sequence[int]) -> tuple[int, ...]:
-    return tuple(order.index(d) for d in range(len(order)))
