@@ -1,9 +1,11 @@
-"""The command `jaxconv`: plan and tune, for the contractions of a user's program."""
+"""The command `jaxconv`: plan and tune, for a user's contractions; verify, for a device."""
 
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
+from json import dumps as to_json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,6 +53,49 @@ def tune(
                     print(f"{best:9}{1e3 * times[best]:10.4g} ms   {problem}")
     except ValueError as e:
         raise typer.BadParameter(str(e)) from e
+
+
+@app.command()
+def verify(
+    theme: Annotated[list[str] | None, typer.Option(help="a theme of identities; repeatable")] = None,
+    engine: Annotated[list[str] | None, typer.Option(help="an engine, or auto; repeatable")] = None,
+    dtype: Annotated[list[str] | None, typer.Option(help="a dtype; repeatable")] = None,
+    device: Annotated[str | None, typer.Option(help="a platform of JAX's, such as cpu, gpu or gpu:1")] = None,
+    seeds: Annotated[int, typer.Option(help="cases for each identity, engine and dtype; 1000 is a soak", min=1)] = 1,
+    json: Annotated[Path | None, typer.Option(help="write the report as JSON")] = None,
+    html: Annotated[Path | None, typer.Option(help="write the report as one HTML page; wants jaxconv[report]")] = None,
+    progress: Annotated[bool, typer.Option(help="show a progress bar")] = True,
+) -> None:
+    """Verify the identities of convolution and correlation on this device; exit with 1 if any fails."""
+    # Here, so that `jaxconv plan` needs none of it.
+    from rich.console import Console
+
+    from jaxconv.identities.report import verify as verified
+
+    for path in (json, html):  # known before the minutes of work
+        if path and not (path.parent.is_dir() and os.access(path.parent, os.W_OK) and not path.is_dir()):
+            raise typer.BadParameter(f"{path} cannot be written: its folder must exist. Make it first.")
+    if html:
+        try:
+            from jaxconv.identities.page import page
+        except ImportError as e:
+            raise typer.BadParameter(f"--html: {e}. `pip install 'jaxconv[report]'` brings what it wants.") from e
+    try:
+        report = verified(theme, engine, dtype, device, seeds, progress)
+    except ValueError as e:
+        raise typer.BadParameter(str(e)) from e
+    report.print(Console(width=None if sys.stdout.isatty() else 150))
+    if json:
+        _write(json, to_json(report.as_json(), indent=1, ensure_ascii=False))
+    if html:
+        _write(html, page(report))  # pyright: ignore[reportPossiblyUnboundVariable]
+    raise typer.Exit(0 if report.holds else 1)
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
 
 
 def _calls(target: str) -> list[tuple[Any, ...]]:

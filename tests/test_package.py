@@ -13,9 +13,9 @@ from jaxconv import lax, matching, ndimage, signal
 ROOT = Path(__file__).parent.parent
 STREET = [
     "problem", "arguments", "padding", "reference", "engines", "costs", "wisdom", "planner", "primitive", "plan",
-    "tune", "separable", "along", "lax", "ndimage", "signal", "matching", "cli",
+    "tune", "separable", "along", "lax", "ndimage", "signal", "matching", "identities", "cli",
 ]  # fmt: skip
-FOLDERS = ("engines", "lax", "matching", "ndimage", "signal")
+FOLDERS = ("engines", "identities", "lax", "matching", "ndimage", "signal")
 
 
 def test_import_brings_nothing_beside_jax():

@@ -1,0 +1,39 @@
+"""Diagnosis: which engine, pass and smallest shape a failing run is to be blamed on."""
+
+from dataclasses import replace
+from math import prod
+
+from jaxconv.engines import ENGINES
+from jaxconv.identities.base import SHAPES
+from jaxconv.identities.verifier import Finding, Run, execute
+from jaxconv.planner import PASSES
+
+
+def diagnose(run: Run) -> str:
+    """One sentence: the identity, the engine, the pass, the smallest failing shape, and how far off it is."""
+    run = replace(run, seeds=run.seeds[:1])
+    by_size = sorted(range(len(SHAPES)), key=lambda size: prod(SHAPES[size][0]))
+    smallest = next((r for size in by_size if _failure(r := replace(run, size=size))), run)
+    failure = _failure(smallest)
+    if failure is None:
+        return f"{run.identity.name}: it failed once and did not fail again; the device is not to be trusted."
+    engines = list(ENGINES) if run.engine == "auto" else [run.engine]
+    to_blame = {e: passes for e in engines if (passes := _passes(replace(smallest, engine=e)))}
+    others = [execute(replace(smallest, engine=e)) for e in ENGINES if e not in to_blame]
+    blamed = "whatever the engine: not an engine's fault, but the relation's or its arguments'"
+    if to_blame and any(found and all(finding.holds for finding in found) for found in others):  # some engine is right
+        blamed = "; ".join(f"engine {e}, {' and '.join(passes)} pass" for e, passes in to_blame.items())
+    off = failure.remark or f"off by {failure.error:.3g} ulp, the bound is {failure.bound:.3g}"
+    return (
+        f"{run.identity.name}: {blamed}; smallest failing shape {failure.shapes} ({run.dtype}), "
+        f"'{failure.what}' on the road {failure.road}: {off}."
+    )
+
+
+def _failure(run: Run) -> Finding | None:
+    return next((finding for finding in execute(run) if not finding.holds), None)
+
+
+def _passes(run: Run) -> list[str]:
+    """The passes in which the engine fails by itself, the others left to `shifts`."""
+    return [name for name in PASSES if _failure(replace(run, passes=(name,)))]

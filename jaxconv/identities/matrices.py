@@ -1,0 +1,61 @@
+"""The dense matrices of the relation: the road of linear algebra.
+
+T[o, i] = sum of h[k] over the k with L*i + p = S*o + D*k, each axis by itself. Built here
+from the four integers, by index arithmetic; nothing of jaxconv is called.
+"""
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+
+
+def relation(I: int, K: int, O: int, p: int = 0, L: int = 1, S: int = 1, D: int = 1) -> np.ndarray:
+    """k[o, i]: the kernel position at which output o meets input i, or -1."""
+    o, i = np.ix_(np.arange(O), np.arange(I))
+    k, rest = np.divmod(L * i + p - S * o, D)
+    return np.where((rest == 0) & (k >= 0) & (k < K), k, -1)
+
+
+def matrix(h: np.ndarray, positions: Sequence[np.ndarray]) -> np.ndarray:
+    """The matrix of the operator whose axes have these relations, of shape (outputs, inputs)."""
+    rank = len(positions)
+    index, meets = [], np.ones((), bool)
+    for d, k in enumerate(positions):
+        shape = [1] * (2 * rank)
+        shape[d], shape[rank + d] = k.shape
+        index.append(k.reshape(shape))
+        meets = meets & (index[-1] >= 0)
+    T = np.where(meets, h[tuple(index)], 0)
+    outputs = prod(k.shape[0] for k in positions)
+    return T.reshape(outputs, -1)
+
+
+def convolution(h: np.ndarray, extents: Sequence[int], mode: str = "full") -> np.ndarray:
+    """The Toeplitz matrix of x -> x * h in a mode of SciPy's."""
+    return _toeplitz(h, extents, mode, flip=True)
+
+
+def correlation(h: np.ndarray, extents: Sequence[int], mode: str = "full") -> np.ndarray:
+    """The Toeplitz matrix of x -> x ⋆ h in a mode of SciPy's."""
+    return _toeplitz(h.conj(), extents, mode, flip=False)
+
+
+def _toeplitz(h, extents, mode: str, flip: bool) -> np.ndarray:
+    positions = []
+    for n, m in zip(extents, h.shape, strict=True):
+        first, count = {  # of the full sum
+            "full": (0, n + m - 1),
+            "same": ((m - 1) // 2, n),
+            "valid": (min(n, m) - 1, abs(n - m) + 1),
+        }[mode]
+        p = -first if flip else m - 1 - first
+        positions.append(relation(n, m, count, p, D=-1 if flip else 1))
+    return matrix(h, positions)
+
+
+def circulant(h: np.ndarray, n: int) -> np.ndarray:
+    """C[o, i] = h[(o - i) mod n], h with zeros up to n."""
+    long = np.zeros(n, h.dtype)
+    long[: len(h)] = h
+    return long[np.subtract.outer(np.arange(n), np.arange(n)) % n]

@@ -1,0 +1,195 @@
+"""The verifier: the catalogue over engines, dtypes, shapes and seeds."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import jaxpr_as_fun
+
+from jaxconv.engines import ENGINES
+from jaxconv.identities.base import KINDS, SHAPES, Bounded, Case, Claim, Identity, Rounded
+from jaxconv.identities.rounding import bounds
+from jaxconv.planner import PASSES
+
+WIDE = ("float64", "complex128", "int64")
+DTYPES = ("int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+SMALL = 4  # so many shapes are enough for a run of seconds
+METHODS = ("auto", *ENGINES)
+
+
+class Finding(NamedTuple):
+    """One claim on one road in one case: how far off, how far off it may be, both in ulps of the largest element."""
+
+    identity: str
+    theme: str
+    engine: str
+    dtype: str
+    size: int
+    seed: int
+    what: str
+    road: str
+    error: float
+    bound: float
+    holds: bool
+    remark: str = ""
+
+    @property
+    def shapes(self) -> str:
+        return " and ".join("x".join(map(str, shape)) for shape in SHAPES[self.size % len(SHAPES)])
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is to be verified: one identity with one engine, dtype and shape, for some seeds."""
+
+    identity: Identity
+    engine: str
+    dtype: str
+    size: int
+    seeds: tuple[int, ...]
+    passes: tuple[str, ...] = PASSES
+
+    def case(self, seed: int) -> Case:
+        platform = next(iter(jnp.zeros(()).devices())).platform  # of the default device, which may be set for a while
+        return Case(self.dtype, self.size, seed, self.identity.domain, self.engine, self.passes, platform)
+
+
+def kind(dtype: str) -> str:
+    """'integer', 'real' or 'complex'."""
+    return next(name for name, letters in KINDS.items() if jnp.dtype(dtype).kind in letters)
+
+
+def runs(
+    identities: Iterable[Identity],
+    engines: Sequence[str] | None = None,
+    dtypes: Sequence[str] | None = None,
+    seeds: int = 1,
+) -> Iterator[Run]:
+    """Every run of a verification.
+
+    Where engines or dtypes are named, all pairs of them are run (all engines and float32, where the
+    other alone is named). Otherwise the engines are run in float32, and the planner's choice in the
+    other kinds of numbers; with a single seed engines take turns, and each identity meets half of them.
+    Each seed takes the next of the shapes; so do identity, engine and dtype.
+    """
+    if engines or dtypes:
+        pairs = [(engine, dtype) for engine in engines or METHODS for dtype in dtypes or ("float32",)]
+    else:
+        pairs = [
+            *((engine, "float32") for engine in ENGINES),
+            *(("auto", d) for d in ("int32", "complex64", "float64")),
+        ]
+    in_turns = seeds == 1 and not (engines or dtypes)
+    for place, identity in enumerate(identities):
+        for number, (engine, dtype) in enumerate(pairs):
+            if kind(dtype) not in identity.domain.kinds or (in_turns and engine != "auto" and (place + number) % 2):
+                continue
+            for seed in range(min(seeds, len(SHAPES))):
+                size = (place // 2 + number + seed) % (SMALL if seeds <= SMALL else len(SHAPES))
+                yield Run(identity, engine, dtype, size, tuple(range(seed, seeds, len(SHAPES))))
+
+
+def execute(run: Run) -> list[Finding]:
+    """The findings of a run; none where the engine refuses everything that the identity asks of it."""
+    with jax.enable_x64(run.dtype in WIDE):
+        found, compiled = [], None
+        for seed in run.seeds:
+            find = partial(Finding, run.identity.name, run.identity.theme, run.engine, run.dtype, run.size, seed)
+            try:
+                case = run.case(seed)
+                claims = list(run.identity.check(case))
+                if compiled is None:
+                    # Derivatives of derivatives may turn a pass that an engine serves into one that it refuses.
+                    for passes in (run.passes, ("forward",), ()):
+                        case.passes = passes
+                        case.served.clear()
+                        try:
+                            compiled = _compile(claims, case)
+                            break
+                        except ValueError as e:
+                            if "was refused" not in str(e) or not passes:
+                                raise
+                    if run.engine != "auto" and not case.served:
+                        return []
+                assert compiled
+                found += _judge(claims, compiled, case, find)
+            except Exception as e:  # whatever a broken backend raises is a finding, too
+                found.append(find("the check", "autodiff", np.inf, 0.0, False, f"raised {type(e).__name__}: {e}"[:500]))
+        return found
+
+
+def refuted(identity: Identity) -> bool:
+    """Whether the witness shows that the neighbouring statement is false."""
+    if identity.witness is None:
+        return True
+    left, right = (np.asarray(side) for side in identity.witness.sides())
+    return left.shape != right.shape or bool(np.any(left != right))
+
+
+class Compiled(NamedTuple):
+    """The claims' functions: their jaxprs, and all of them compiled as one program."""
+
+    jaxprs: list
+    program: Callable
+
+
+def _arguments(claim: Claim, dtype: str) -> list[np.ndarray]:
+    def of(a):
+        return jnp.promote_types(dtype, np.complex64) if np.iscomplexobj(a) else jnp.dtype(dtype)
+
+    values = [a.value if isinstance(a, Rounded) else a for a in claim.args]
+    return [np.asarray(a, of(a)) for a in values]
+
+
+def _given(claim: Claim, args: list[np.ndarray]) -> list:
+    """The arguments for the analysis: what was rounded on the way in is known exactly."""
+    return [
+        Bounded(a.value, np.abs(given - a.value).astype(np.float64)) if isinstance(a, Rounded) else given
+        for a, given in zip(claim.args, args, strict=True)
+    ]
+
+
+def _compile(claims: list[Claim], case: Case) -> Compiled:
+    jaxprs = [jax.make_jaxpr(f)(*_arguments(claim, case.dtype)) for claim in claims for f in claim.autodiff]
+    functions = [jaxpr_as_fun(closed) for closed in jaxprs]
+    return Compiled(jaxprs, jax.jit(lambda args: [f(*a)[0] for f, a in zip(functions, args, strict=True)]))
+
+
+def _judge(claims: list[Claim], compiled: Compiled, case: Case, find: Callable) -> Iterator[Finding]:
+    args = [_arguments(claim, case.dtype) for claim in claims for _ in claim.autodiff]
+    outputs = iter(zip(compiled.program(args), compiled.jaxprs, args, strict=True))
+    for claim in claims:
+        truth = claim.sums if isinstance(claim.sums, Bounded) else Bounded(np.asarray(claim.sums))
+        for value in claim.dense:
+            yield find(claim.what, "dense", *_compared(value, truth, 0.0, case.dtype))
+        for _ in claim.autodiff:
+            y, closed, given = next(outputs)
+            [bound] = bounds(closed, _given(claim, given), case.platform)
+            yield find(claim.what, "autodiff", *_compared(np.asarray(y), truth, bound.error, case.dtype))
+
+
+def _compared(value, truth: Bounded, allowed, dtype: str) -> tuple[float, float, bool, str]:
+    """(error, bound, holds, remark) of the element that is worst against its bound, in ulps."""
+    own = value.error if isinstance(value, Bounded) else 0.0
+    value = value.value if isinstance(value, Bounded) else np.asarray(value)
+    right = np.asarray(truth.value)
+    if value.shape != right.shape:
+        return np.inf, 0.0, False, f"the shape is {value.shape} and should be {right.shape}"
+    if not right.size:
+        return 0.0, 0.0, True, ""
+    wide = np.clongdouble if "c" in (right.dtype.kind, value.dtype.kind) else np.longdouble
+    error = np.abs(value.astype(wide) - right.astype(wide)).astype(np.float64)
+    allowed = np.broadcast_to(np.asarray(allowed + own + truth.error, np.float64), error.shape)
+    good = error <= allowed  # false for a NaN
+    ulp = max(float(np.abs(right).max()), 1e-300) * float(jnp.finfo(dtype).eps) if kind(dtype) != "integer" else 1.0
+    if not np.any(right):
+        ulp = float(jnp.finfo(dtype).eps) if kind(dtype) != "integer" else 1.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(error > 0, error / allowed, 0.0)
+    worst = np.unravel_index(np.argmax(np.where(np.isnan(error), np.inf, ratio)), error.shape)
+    e = float(error[worst]) / ulp
+    return (np.inf if np.isnan(e) else e), float(allowed[worst]) / ulp, bool(good.all()), ""
