@@ -24,7 +24,7 @@ LAYERS = {
     "strided": ((2, 3), ((1, 1), (2, 0)), (1, 1), (1, 1), 1),
     "dilated": ((1, 2), ((2, 2), (1, 2)), (1, 1), (2, 3), 1),
     "input dilated": ((1, 1), ((1, 2), (2, 1)), (2, 3), (1, 1), 1),
-    "all, in groups": ((2, 1), ((2, 1), (-1, 3)), (1, 2), (2, 1), 2),
+    "all, in groups": ((2, 1), ((2, 1), (-1, 3)), (1, 2), (2, 2), 2),
     "depthwise": ((1, 2), ((1, 1), (1, 1)), (1, 1), (1, 1), 4),
 }
 
@@ -240,12 +240,13 @@ def every_pass(case: Case):
     Domain(strides=(1, 2, 3), note="gradients: real"),
 )
 def layers(case: Case):
-    for name in case.turn(LAYERS):
+    [differentiated] = case.turn(LAYERS)
+    for name in LAYERS:
         f, literal, groups = layer(case, name)
         x, w = layer_arrays(case, groups)
         right = literal(x, w)
         yield Claim(f"y, {name}", (x, w), [f], right)
-        if case.is_complex or case.dtype.startswith(("int", "uint")):
+        if name != differentiated or case.is_complex or case.dtype.startswith(("int", "uint")):
             continue
         y = case.draw(*right.shape)
         # The sums again, listed by what is left out: a unit array in its place selects one entry.
@@ -371,7 +372,7 @@ def no_curvature(case: Case):
 
 @adjoint(
     "mixed second derivative",
-    "∂²⟨r, x ⋆ h⟩/∂x∂h along u is r * u",
+    "∂²⟨r, x ⋆ h⟩/∂x∂h along u is r * u; of ⟨r, x * h⟩ it is r ⋆ u",
     r"\partial_x \partial_h \langle r, x \star h \rangle\,[u] = r * u",
     THEOREM,
     Domain(("real",), modes=("valid", "full")),
@@ -379,19 +380,21 @@ def no_curvature(case: Case):
 def mixed(case: Case):
     x, h = case.pair()
     for mode in case.turn(case.domain.modes):
-        _, A, M, literal = both(case, mode)[1]
-        r, u = case.draw(*literal(x, h, mode).shape), case.draw(*h.shape)
+        for (name, A, M, literal), back in zip(both(case, mode), (sums.correlate, sums.convolve), strict=True):
+            r, u = case.draw(*literal(x, h, mode).shape), case.draw(*h.shape)
 
-        def found(x, h, r, u, A=A):
-            return jax.jvp(lambda h: jax.grad(lambda x: (r * A(x, h)).sum())(x), (h,), (u,))[1]
+            def found(x, h, r, u, A=A):
+                return jax.jvp(lambda h: jax.grad(lambda x: (r * A(x, h)).sum())(x), (h,), (u,))[1]
 
-        def reverse(x, h, r, u, A=A):
-            return jax.grad(lambda x: (jax.grad(lambda h: (r * A(x, h)).sum())(h) * u).sum())(x)
+            def reverse(x, h, r, u, A=A):
+                return jax.grad(lambda x: (jax.grad(lambda h: (r * A(x, h)).sum())(h) * u).sum())(x)
 
-        T = M(u, x.shape, mode)
-        y = sums.convolve(r, u)
-        y = y if mode == "valid" else y[tuple(slice(m - 1, m - 1 + n) for n, m in zip(x.shape, h.shape, strict=True))]
-        yield Claim(f"∂²/∂x∂h, {mode}", (x, h, r, u), [found, reverse], y, [(T.T @ r.ravel()).reshape(x.shape)])
+            T = M(u, x.shape, mode)
+            y = back(r, u)
+            if mode == "full":
+                y = y[tuple(slice(m - 1, m - 1 + n) for n, m in zip(x.shape, h.shape, strict=True))]
+            roads = [found, reverse]
+            yield Claim(f"∂²/∂x∂h, {name} {mode}", (x, h, r, u), roads, y, [(T.T @ r.ravel()).reshape(x.shape)])
 
 
 @adjoint(

@@ -6,7 +6,8 @@ import numpy as np
 from jax import numpy as jnp
 
 from jaxconv.identities import matrices, sums
-from jaxconv.identities.base import MODES, Case, Claim, Domain, Theme, Witness
+from jaxconv.identities.base import INEXACT, MODES, Bounded, Case, Claim, Domain, Theme, Witness
+from jaxconv.identities.rounding import TINY
 from jaxconv.signal import convolution_matrix, convolve, correlate
 
 algebra = Theme("algebra")
@@ -157,6 +158,9 @@ def flip_law(case: Case):
             y,
             [times(T, f, y.shape), sums.convolve(f, turned(h), mode)],
         )
+    for mode in case.domain.modes:
+        r = case.on(lambda f, h, mode=mode: correlate(f, h, mode))
+        yield Claim(f"h ⋆ f, the kernel the longer, {mode}", (h, f), [r], sums.correlate(h, f, mode))
 
 
 @algebra("reversal", "flip(f * g) = flip(f) * flip(g)", r"R(f * g) = R f * R g, \quad R f[n] = f[-n]", BRACEWELL, FULL)
@@ -508,3 +512,26 @@ def matrix_of_product(case: Case):
     y = sums.convolve(sums.convolve(f, g), h)
     roads = [lambda f, g, h: T5(c(f, g)) @ h, lambda f, g, h: T7(f) @ (T5(g) @ h)]
     yield Claim("T(f) T(g) h", (f, g, h), roads, y, [matrices.convolution(f, [7]) @ matrices.convolution(g, [5]) @ h])
+
+
+@algebra(
+    "rounding",
+    "the computed f * g is off by at most u (a Σ|f||g| + b ‖f‖‖g‖)",
+    r"|\mathrm{fl}(f * g) - f * g| \le u \Big(a \sum |f||g| + b \|f\| \|g\|\Big)",
+    "Higham, Accuracy and Stability of Numerical Algorithms, ch. 3",
+    Domain(INEXACT, modes=MODES, note="numbers that fill the mantissa; a, b: the engine's"),
+)
+def rounding(case: Case):
+    f, g = case.normal(*case.shape), case.normal(*case.kernel_shape)
+    for mode in case.turn(case.domain.modes):
+        c = case.on(lambda f, g, mode=mode: convolve(f, g, mode))
+        y = summed(sums.convolve, f, g, mode)
+        T = matrices.convolution(g, f.shape, mode)
+        yield Claim(f"f * g, {mode}", (f, g), [c], y, [Bounded(times(T, f, y.value.shape), y.error)])
+        k = case.on(lambda f, g, mode=mode: correlate(f, g, mode))
+        yield Claim(f"f ⋆ g, {mode}", (f, g), [k], summed(sums.correlate, f, g, mode))
+
+
+def summed(operation, f, g, mode: str) -> Bounded:
+    """A sum in extended precision, and how far off that may be."""
+    return Bounded(operation(f, g, mode), 2 * (g.size + 3) * TINY * operation(abs(f), abs(g), mode).astype(float))

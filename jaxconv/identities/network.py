@@ -97,16 +97,55 @@ def checkpoints(case: Case):
 def batch(case: Case):
     x, w = case.draw(3, 2, 6, 5), case.draw(2, 2, 3, 2)
     f = layer(case)
-    yield Claim(
-        "y",
-        (x, w),
-        [
-            f,
-            lambda x, w: jnp.concatenate([f(a[None], w) for a in x]),
-            lambda x, w: jax.vmap(lambda a: f(a[None], w)[0])(x),
-        ],
-        literal(x, w),
-    )
+    roads = [
+        f,
+        lambda x, w: jnp.concatenate([f(a[None], w) for a in x]),
+        lambda x, w: jax.vmap(lambda a: f(a[None], w)[0])(x),
+    ]
+    yield Claim("y", (x, w), roads, literal(x, w))
+    ws = np.stack([w, case.draw(*w.shape)])
+    ensemble = np.stack([literal(x, one) for one in ws])
+    yield Claim("an ensemble of kernels", (x, ws), [jax.vmap(f, (None, 0))], ensemble)
+
+
+@network(
+    "wide layers",
+    "layers of many features, and their gradients in the kernel",
+    r"\partial_{w_{mc}} \langle r, y \rangle = \sum_n x_{nc} \star r_{nm}",
+    GOODFELLOW,
+    Domain(("real",), strides=(1, 2), note="channels last; dense and depthwise"),
+)
+def wide(case: Case):
+    for c, m, groups, s in ((20, 24, 1, 2), (40, 40, 40, 1 + case.size % 2)):
+        x, w = case.draw(2, 7, 6, c), case.draw(3, 2, c // groups, m)
+        f = layer(case, window_strides=(s, s), feature_group_count=groups, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        y = literal(x.transpose(0, 3, 1, 2), w.transpose(3, 2, 0, 1), (s, s), groups=groups).transpose(0, 2, 3, 1)
+        r = case.draw(*y.shape, largest=1)
+        dw = np.zeros_like(w)
+        for i, j in np.ndindex(3, 2):  # the windows that meet kernel position (i, j)
+            v = x[:, i : i + s * (y.shape[1] - 1) + 1 : s, j : j + s * (y.shape[2] - 1) + 1 : s]
+            dw[i, j] = np.einsum("nhwc,nhwc->c", v, r) if groups > 1 else np.einsum("nhwc,nhwm->cm", v, r)
+        what = "depthwise" if groups > 1 else "dense"
+        yield Claim(f"{what}, S = {s}", (x, w), [f], y)
+        found = jax.grad(lambda w, x, r, f=f: (r * f(x, w)).sum())
+        yield Claim(f"∂/∂w, {what}, S = {s}", (w, x, r), [found], dw)
+
+
+@network(
+    "dilated layers",
+    "a dilated layer is a layer with zeros in its kernel",
+    r"x \star_D w = x \star (\uparrow_D w)",
+    "Holschneider et al. (1989): à trous; Yu and Koltun (2016)",
+    Domain(note="dilations 2 and 3, 24 channels"),
+)
+def dilated(case: Case):
+    x, w = case.draw(1, 24, 9, 8), case.draw(3, 24, 3, 2)
+    f, g = layer(case, rhs_dilation=(2, 3)), layer(case)
+    long = np.zeros((3, 24, 5, 4), w.dtype)
+    long[:, :, ::2, ::3] = w
+    zeros = ((0, 0, 0), (0, 0, 0), (0, 0, 1), (0, 0, 2))
+    roads = [f, lambda x, w: g(x, jax.lax.pad(w, jnp.zeros((), w.dtype), zeros))]
+    yield Claim("y", (x, w), roads, literal(x, w, D=(2, 3)), [literal(x, long)])
 
 
 @network(

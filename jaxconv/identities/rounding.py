@@ -17,7 +17,6 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from jaxconv.engines import Engine
-from jaxconv.engines.base import accumulator
 from jaxconv.identities.base import Bounded
 from jaxconv.planner import Wishes, choose
 from jaxconv.problem import Problem
@@ -141,15 +140,23 @@ def _contract(problem: Problem, engine: Engine, x: Bounded, w: Bounded) -> Bound
     (ax, ex), (aw, ew) = ((np.abs(a.value), a.error) for a in (x, w))
     total = by_taps(problem, ax + ex, aw + ew)
     sums = engine.elementwise(problem) or engine.name in ("direct", "shifts", "gemm")
-    if sums and _exact(accumulator(problem), total, (x, w)) and _exact(problem.dtypes.y, np.abs(value), (x, w)):
+    summed = _summed(problem)
+    if sums and _exact(summed, total, (x, w)) and _exact(problem.dtypes.y, np.abs(value), (x, w)):
         return Bounded(value, np.zeros(problem.y_shape))
     spread = by_taps(problem, ex, aw + ew) + by_taps(problem, ax, ew) if np.any(ex) or np.any(ew) else 0.0
     a, b = engine.error(problem)
     norms = _norms(problem, ax + ex, aw + ew)
-    u = unit(accumulator(problem))
+    u = unit(summed)
     own = u * (a * total + b * norms) / (1 - u * (a + b)) + TINY * (problem.terms + 3) * total
     own = own + unit(problem.dtypes.y) * 2 * (np.abs(value) + own + spread) + _smallest(problem.dtypes.y)
     return Bounded(value, np.asarray(spread + own, np.float64))
+
+
+def _summed(problem: Problem):
+    """The dtype in which an engine must sum at least: the widest of x, w and y, and no less than float32."""
+    if not jnp.issubdtype(problem.dtypes.y, jnp.inexact):
+        return jnp.dtype(problem.dtypes.y)
+    return jnp.result_type(*map(jnp.dtype, problem.dtypes), jnp.float32)
 
 
 def by_taps(problem: Problem, x, w) -> np.ndarray:

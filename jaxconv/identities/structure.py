@@ -129,7 +129,7 @@ def im2col(case: Case):
     Domain(("integer", "real"), strides=(1, 2, 3)),
 )
 def folded(case: Case):
-    for name in case.turn(LAYERS):
+    for name in LAYERS:
         strides, pads, L, D, _ = LAYERS[name]
         x, K = case.draw(2, 2, 7, 8), (3, 2)
         how = dict(filter_shape=K, window_strides=strides, padding=pads, lhs_dilation=L, rhs_dilation=D)
@@ -192,8 +192,9 @@ def rank_r(case: Case):
 
         yield Claim(f"x * h, {mode}", (x, u, v), [lambda x, u, v, c=c: c(x, u.T @ v), each], y)
         if known is not None:
-            s = case.on(lambda x, mode=mode: convolve(x, known, mode, method="separable"))
-            yield Claim(f"method='separable', {mode}", (x,), [s], Bounded(y, slack))
+            for sign, op, right in (("*", convolve, y), ("⋆", correlate, sums.correlate(x, h, mode))):
+                s = case.on(lambda x, op=op, mode=mode: op(x, known, mode, method="separable"))
+                yield Claim(f"x {sign} h, method='separable', {mode}", (x,), [s], Bounded(right, slack))
 
 
 @structure(

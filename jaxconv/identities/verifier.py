@@ -72,21 +72,20 @@ def runs(
     """Every run of a verification.
 
     Where engines or dtypes are named, all pairs of them are run (all engines and float32, where the
-    other alone is named). Otherwise the engines are run in float32, and the planner's choice in the
-    other kinds of numbers; with a single seed engines take turns, and each identity meets half of them.
-    Each seed takes the next of the shapes; so do identity, engine and dtype.
+    other alone is named). Otherwise all engines in float32 and complex64, and the planner's choice in
+    int32 and float64; with a single seed the engines take turns, and each identity meets half of them
+    in float32 and one in complex64. Each seed takes the next of the shapes; so do identity, engine and dtype.
     """
+    turns = {}
     if engines or dtypes:
         pairs = [(engine, dtype) for engine in engines or METHODS for dtype in dtypes or ("float32",)]
     else:
-        pairs = [
-            *((engine, "float32") for engine in ENGINES),
-            *(("auto", d) for d in ("int32", "complex64", "float64")),
-        ]
-    in_turns = seeds == 1 and not (engines or dtypes)
+        pairs = [(engine, dtype) for dtype in ("float32", "complex64") for engine in ENGINES]
+        pairs += [("auto", dtype) for dtype in ("int32", "float64")]
+        turns = {"float32": 2, "complex64": len(ENGINES)} if seeds == 1 else {}
     for place, identity in enumerate(identities):
         for number, (engine, dtype) in enumerate(pairs):
-            if kind(dtype) not in identity.domain.kinds or (in_turns and engine != "auto" and (place + number) % 2):
+            if kind(dtype) not in identity.domain.kinds or (place + number) % turns.get(dtype, 1):
                 continue
             for seed in range(min(seeds, len(SHAPES))):
                 size = (place // 2 + number + seed) % (SMALL if seeds <= SMALL else len(SHAPES))
@@ -95,7 +94,8 @@ def runs(
 
 def execute(run: Run) -> list[Finding]:
     """The findings of a run; none where the engine refuses everything that the identity asks of it."""
-    with jax.enable_x64(run.dtype in WIDE):
+    # 'highest' is the precision for which the engines' bounds are derived.
+    with jax.enable_x64(run.dtype in WIDE), jax.default_matmul_precision("highest"):
         found, compiled = [], None
         for seed in run.seeds:
             find = partial(Finding, run.identity.name, run.identity.theme, run.engine, run.dtype, run.size, seed)

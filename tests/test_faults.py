@@ -1,0 +1,35 @@
+"""The verifier verified: single faults are planted in the package, and `jaxconv verify` must find each."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults import FAULTS, failures, planted
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_there_are_many_faults_each_of_its_own():
+    assert len(FAULTS) >= 60
+    assert len({f.what for f in FAULTS}) == len(FAULTS)
+    assert len({(f.where, f.right, f.wrong) for f in FAULTS}) == len(FAULTS)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)
+def test_a_fault_is_caught(fault):
+    with planted(fault):
+        assert next(failures(fault), None) is not None
+
+
+def test_a_fault_is_gone_when_it_is_taken_out():
+    fault = FAULTS[0]
+    with planted(fault):
+        assert next(failures(fault), None) is not None
+    assert next(failures(fault), None) is None
+
+
+def test_an_unchanged_copy_of_a_function_is_no_fault():
+    """It is the fault that is caught, not the planting."""
+    fault = next(f for f in FAULTS if f.where == "padding:mode_axes")
+    with planted(fault._replace(wrong=fault.right)):
+        assert next(failures(fault), None) is None
