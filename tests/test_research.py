@@ -1,5 +1,6 @@
 """The research scripts, as a person runs them, in small."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = sorted(path.stem for path in (ROOT / "research").glob("*.py"))
+SCRIPTS = [*sorted(path.stem for path in (ROOT / "research").glob("*.py")), "claims"]
 pytestmark = pytest.mark.research
 
 SMALL = {
@@ -40,6 +41,36 @@ def test_small(script, tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_claims(tmp_path):
+    """Every ruling stands, and is the one that docs/claims.md shows."""
+    done = run("claims", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "17 of 17 rulings stand" in done.stdout
+    documented = (ROOT / "docs" / "claims.md").read_text()
+    found = (tmp_path / "claims.md").read_text()
+    rows = [re.findall(r"^\| \[\d+\]\(#.*", text, re.MULTILINE) for text in (documented, found)]
+    assert len(rows[0]) == 17
+    assert rows[0] == rows[1]
+    figures = {path.name for path in tmp_path.glob("*.png")}
+    assert figures == {path.name for path in (ROOT / "docs").glob("claims-*.png")}
+    assert all(f"]({name})" in documented for name in figures)
+
+
+def test_a_ruling_that_does_not_stand_is_told(tmp_path, monkeypatch):
+    from research.claims import ledger
+
+    def planted(out):
+        """1 + 1 = 3."""
+        ledger.check("the sum", 1 + 1 == 3)
+        return ["evidence"]
+
+    monkeypatch.setitem(ledger.CLAIMS, 99, (ledger.HOLDS, planted))
+    [(number, stands, verdict, statement, evidence)] = ledger.rulings([99], tmp_path)
+    assert (number, stands, statement) == (99, False, "1 + 1 = 3.")
+    assert verdict == "DOES NOT STAND: holds"
+    assert "the sum" in evidence[0]
+
+
 def test_twins(tmp_path):
     """In full, as in the demo: every verdict holds."""
     done = run("twins", "--out", str(tmp_path))
@@ -56,6 +87,7 @@ def test_twins(tmp_path):
         ("photograph", "--method", "nope"),
         ("twins", "--epochs", "0"),
         ("twins", "--batch", "5000"),
+        ("claims", "--only", "18"),
     ],
 )
 def test_bad_arguments_are_named(arguments, tmp_path):

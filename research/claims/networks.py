@@ -1,0 +1,307 @@
+"""What a network shows: flips, engines, and the ways to look into it (claims 3, 14, 15 and 17)."""
+
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+from flax import nnx
+from sklearn.datasets import load_digits
+
+from jaxconv.lax import conv_general_dilated
+from jaxconv.signal import convolve, correlate
+from research.claims.ledger import CONVENTION, HOLDS, check, claim, grid, same, save, table
+
+TESTS = 360  # images that are kept for the test
+
+
+def operation(form: str, engine: str) -> Callable:
+    """A layer's operation, with the signature that nnx.Conv wants."""
+    return partial(conv_general_dilated, flip_kernel=form == "convolution", method=engine)
+
+
+class Net(nnx.Module):
+    """Two layers of 3x3 kernels, ReLU and 2x2 max pooling between, the mean over positions, a linear read-out."""
+
+    def __init__(self, operation: Callable, rngs: nnx.Rngs):
+        self.first = nnx.Conv(1, 16, (3, 3), rngs=rngs, conv_general_dilated=operation)
+        self.second = nnx.Conv(16, 32, (3, 3), rngs=rngs, conv_general_dilated=operation)
+        self.readout = nnx.Linear(32, 10, rngs=rngs)
+
+    def before(self, x, relu=nnx.relu):
+        return relu(self.second(nnx.max_pool(relu(self.first(x)), (2, 2), (2, 2))))
+
+    @staticmethod
+    def of(weights, operation) -> "Net":
+        return nnx.merge(nnx.graphdef(Net(operation, nnx.Rngs(0))), weights)
+
+    @staticmethod
+    def features(weights, x, relu=nnx.relu, operation=conv_general_dilated):
+        return Net.of(weights, operation).before(x, relu)
+
+    @staticmethod
+    def read(weights, features):
+        return Net.of(weights, conv_general_dilated).readout(features.mean((1, 2)))
+
+    @staticmethod
+    def scores(weights, x, relu=nnx.relu, operation=conv_general_dilated):
+        return Net.read(weights, Net.features(weights, x, relu, operation))
+
+
+RULES: dict[str, Callable] = {
+    "saliency": lambda z, r: (z > 0) * r,
+    "deconvnet": lambda z, r: jnp.maximum(r, 0),
+    "guided": lambda z, r: (z > 0) * jnp.maximum(r, 0),
+}
+
+
+def with_rule(rule: Callable) -> Callable:
+    """ReLU with another backward rule: not linear in r, so no JVP has it."""
+    relu = jax.custom_vjp(lambda z: jnp.maximum(z, 0))
+    relu.defvjp(lambda z: (jnp.maximum(z, 0), z), lambda z, r: (rule(z, r),))
+    return relu
+
+
+@cache
+def digits():
+    """Training images and labels, test images and labels."""
+    images, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(images))
+    x = ((images - images.mean()) / images.std()).reshape(-1, 8, 8, 1).astype(np.float32)[order]
+    y = labels[order]
+    return jnp.asarray(x[TESTS:]), jnp.asarray(y[TESTS:]), jnp.asarray(x[:TESTS]), jnp.asarray(y[:TESTS])
+
+
+class Trained(NamedTuple):
+    """What a training left behind."""
+
+    losses: np.ndarray
+    weights: nnx.State
+    accuracy: float
+
+    def flips(self, other: "Trained") -> float:
+        """The largest difference between these kernels and the flips of the other's."""
+        apart = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), self.weights, flipped(other.weights))
+        return max(jax.tree.leaves(apart))
+
+
+def flipped(weights):
+    return jax.tree.map(lambda a: jnp.flip(a, (0, 1)) if a.ndim == 4 else a, weights)
+
+
+@cache
+def trained(form: str, engine: str, seed: int = 0, epochs: int = 8, batch: int = 64) -> Trained:
+    """The network trained on the digits. Convolution layers with seed 0 start from the flipped kernels."""
+    x, y, x_test, y_test = digits()
+    graph, weights = nnx.split(Net(operation(form, engine), nnx.Rngs(seed)))
+    weights = flipped(weights) if form == "convolution" else weights
+    optimiser = optax.sgd(0.1, momentum=0.9)
+
+    @jax.jit
+    def step(weights: Any, memory, x, y):
+        def loss(weights):
+            net = nnx.merge(graph, weights)
+            logits = net.readout(net.before(x).mean((1, 2)))
+            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+        value, gradient = jax.value_and_grad(loss)(weights)
+        updates, memory = optimiser.update(gradient, memory, weights)
+        return optax.apply_updates(weights, updates), memory, value
+
+    rng, memory, losses = np.random.default_rng(0), optimiser.init(weights), []
+    for _ in range(epochs):
+        for rows in rng.permutation(len(x))[: len(x) // batch * batch].reshape(-1, batch):
+            weights, memory, value = step(weights, memory, x[rows], y[rows])
+            losses.append(float(value))
+    net = nnx.merge(graph, weights)
+    found = net.readout(net.before(x_test).mean((1, 2))).argmax(-1)
+    return Trained(np.array(losses), weights, float((found == y_test).mean()))
+
+
+@claim(3, HOLDS)
+def claim_3(out: Path):
+    """Layers called convolutional compute cross-correlation. Trained either way, the same network reaches the same
+    result with kernels flipped.
+    """
+    x, h = np.random.default_rng(0).integers(1, 10, (5, 5)), np.arange(1, 10).reshape(3, 3)
+    layer = nnx.Conv(1, 1, (3, 3), padding="VALID", use_bias=False, rngs=nnx.Rngs(0))
+    layer.kernel.set_value(jnp.asarray(h[:, :, None, None], jnp.float32))
+    y = layer(jnp.asarray(x[None, :, :, None], jnp.float32))[0, :, :, 0]
+    check("Flax's own nnx.Conv correlates", same(y, correlate(x, h, "valid")))
+    check("and does not convolve", not same(y, convolve(x, h, "valid")))
+    star, twin = trained("correlation", "direct"), trained("convolution", "direct")
+    check("every loss agrees to the last bit", same(star.losses, twin.losses))
+    check("the kernels are flips, to the last bit", star.flips(twin) == 0)
+    check("it has learned", min(star.accuracy, twin.accuracy) > 0.9)
+    runs = {
+        "correlation layers": star,
+        "convolution layers, started from the flipped kernels": twin,
+        "convolution layers with a start of their own": trained("convolution", "direct", 1),
+    }
+    apart = ("", f"{star.flips(twin):g}", "(another network)")
+    rows = [
+        (name, f"{run.losses[0]:.4f}", f"{run.losses[-1]:.4f}", f"{run.accuracy:.1%}", beside)
+        for (name, run), beside in zip(runs.items(), apart, strict=True)
+    ]
+    figure, frame = plt.subplots(figsize=(7, 3), layout="constrained")
+    for (name, run), style in zip(runs.items(), ("-", "--", ":"), strict=True):
+        frame.semilogy(run.losses, style, label=name)
+    frame.set(xlabel="step", ylabel="training loss")
+    frame.legend(fontsize=8)
+    save(figure, out / "claims-training.png")
+    return [
+        "`nnx.Conv` as Flax has it gives `correlate(x, h, 'valid')`, in integers. Then two layers of 3x3 kernels "
+        f"and a read-out, trained on scikit-learn's digits by {len(star.losses)} steps of SGD:",
+        table("network | first loss | last loss | test accuracy | kernels against the flips of the first's", *rows),
+        "![training](claims-training.png)",
+        "Many seeds: `python -m research.twins`.",
+    ]
+
+
+@claim(14, HOLDS)
+def claim_14(out: Path):
+    """FFTs speed up convolutions on GPUs but are not part of a CNN's structure: the same network runs either way."""
+    direct, fourier = trained("correlation", "direct"), trained("correlation", "fft")
+    gap = np.abs(direct.losses - fourier.losses)
+    check("one step: the same to rounding", gap[:2].max() < 1e-5)
+    check("all steps", gap.max() < 1e-2)
+    check("the same accuracy, but for three test images", abs(direct.accuracy - fourier.accuracy) <= 3.01 / TESTS)
+    # The trained weights of one run by the other engine: no weight is added or changed.
+    x = digits()[2]
+    logits = [Net.scores(direct.weights, x, operation=operation("correlation", e)) for e in ("direct", "fft")]
+    off = float(jnp.abs(logits[0] - logits[1]).max())
+    check("one checkpoint, two engines", off < 1e-4)
+    return [
+        table(
+            "the network of claim 3, trained by the engine | last loss | test accuracy",
+            ("`direct`", f"{direct.losses[-1]:.5f}", f"{direct.accuracy:.1%}"),
+            ("`fft`", f"{fourier.losses[-1]:.5f}", f"{fourier.accuracy:.1%}"),
+        ),
+        f"The losses of all {len(gap)} steps are at most {gap.max():.1e} apart; one checkpoint run by both engines "
+        f"gives logits at most {off:.1e} apart, in float32. That FFTs are faster on GPUs was not measured here; on "
+        "CPU they are for long kernels only ([bench.md](bench.md)).",
+    ]
+
+
+@claim(15, CONVENTION)
+def claim_15(out: Path):
+    """The only reason to flip the kernel is commutativity; it is useful for proofs, not for a network."""
+    f, h = np.array([1, 2, 0]), np.array([1, -1, 2])
+    impulse = np.array([0, 1, 0])
+    check("flipped: commutative", same(convolve(f, h), convolve(h, f)))
+    check("unflipped: not", not same(correlate(f, h), correlate(h, f)))
+    check("flipped: an impulse gives the kernel", same(convolve(impulse, h, "same"), h))
+    check("unflipped: the kernel backwards", same(correlate(impulse, h, "same"), h[::-1]))
+    check("a network: the same", same(trained("correlation", "direct").losses, trained("convolution", "direct").losses))
+    fh, hf = (grid([a]) for a in (correlate(f, h), correlate(h, f)))
+    rows = [
+        ("commutativity", f"x * h = h * x = {grid([convolve(f, h)])}", f"no: {fh} and {hf}"),
+        ("an impulse gives the kernel", grid([convolve(impulse, h, "same")]), grid([correlate(impulse, h, "same")])),
+        ("associativity", "yes (claim 10)", "no (claim 10)"),
+        ("in frequency", "a product", "a product with a conjugate (claim 11)"),
+        ("the losses of a network", "the same, bit by bit (claim 3)", "the same"),
+    ]
+    return [
+        table("what the flip brings | with it, x * h | without it, x ⋆ h", *rows),
+        "x = 1 2 0, h = 1 -1 2. Of a network it holds. 'The only reason' holds if commutativity stands for the "
+        "algebra: the flip also makes the product associative and the impulse its unit, which commutativity alone "
+        "would not.",
+    ]
+
+
+@claim(17, HOLDS)
+def claim_17(out: Path):
+    """Backpropagation leads to deconvnets, these to saliency maps, guided backpropagation, Grad-CAM and Guided
+    Attention Inference Networks. Every one of them runs on a Flax CNN here.
+    """
+    weights, (_, _, tests, answers) = trained("correlation", "direct").weights, digits()
+    chosen = np.array([int(np.flatnonzero(answers == d)[0]) for d in (0, 3, 4, 6, 8)])
+    x, labels = tests[chosen], answers[chosen]
+
+    def score(x, relu=nnx.relu):
+        return of_label(Net.scores(weights, x, relu=relu), labels).sum()
+
+    # One backward pass with three rules for ReLU: the maps differ in nothing else.
+    backward = {name: jax.grad(partial(score, relu=with_rule(rule)))(x) for name, rule in RULES.items()}
+    check("the first rule is autodiff's", same(backward["saliency"], jax.grad(score)(x)))
+    rng, up = np.random.default_rng(0), partial(np.maximum, 0)
+    W, v = rng.integers(-3, 4, (6, 4)).astype(np.float32), rng.integers(-3, 4, 6).astype(np.float32)
+    a = np.array([1, -2, 3, 1], np.float32)
+    open_ = (W @ a > 0).astype(np.float32)
+    by_hand = {"saliency": W.T @ (open_ * v), "deconvnet": W.T @ up(v), "guided": W.T @ (open_ * up(v))}
+    for name, right in by_hand.items():
+        one = jax.grad(lambda a, name=name: v @ with_rule(RULES[name])(W @ a))(a)
+        check(f"{name} of one layer, by hand", same(one, right))
+
+    cam = grad_cam(weights, x, labels)
+    check("Grad-CAM is not negative, and not empty", cam.min() >= 0 and cam.max() > 0)
+
+    # GAIN trains with the map: what it covers is taken away, and the rest shall not be recognised.
+    def attention(weights, x, labels):
+        return of_label(nnx.softmax(Net.scores(weights, masked(weights, x, labels))), labels).mean()
+
+    left, gradient = jax.value_and_grad(attention)(weights, tests, answers)
+    check("its loss has a gradient in every weight", all(bool(jnp.abs(g).max() > 0) for g in jax.tree.leaves(gradient)))
+    check("at omega = 0 half of the image is left", same(masked(weights, x, labels, omega=0), x / 2))
+    plain = float(of_label(nnx.softmax(Net.scores(weights, tests)), answers).mean())
+    check("without what the maps cover the digits are less sure", float(left) < plain)
+
+    columns = [("image", x), *backward.items(), ("Grad-CAM", cam), ("what GAIN leaves", masked(weights, x, labels))]
+    figure, frames = plt.subplots(len(x), len(columns), figsize=(9, 7), layout="constrained")
+    for column, (name, images) in enumerate(columns):
+        for row, image in enumerate(np.asarray(images)[..., 0]):
+            span, signed = np.abs(image).max() or 1, name in backward
+            low, colours = (-span, "RdBu") if signed else (None, "gray")
+            frames[row, column].imshow(image, cmap=colours, vmin=low, vmax=span)
+            frames[row, column].axis("off")
+        frames[0, column].set_title(name, fontsize=9)
+    save(figure, out / "claims-maps.png")
+    fell = f"over {TESTS} digits the probability of the answer falls from {plain:.3f} to {float(left):.3f}"
+    rows = [
+        ("backpropagation", "the gradient of the loss in the weights", "claim 16"),
+        (
+            "deconvnet (Zeiler and Fergus 2013)",
+            "a score's gradient in the pixels; ReLU passes max(R, 0)",
+            "Wᵀ max(v, 0)",
+        ),
+        ("saliency (Simonyan et al. 2013)", "ReLU passes 1[z>0] R: the gradient itself", "Wᵀ(1[z>0] v)"),
+        ("guided backpropagation (Springenberg et al. 2014)", "ReLU passes 1[z>0] max(R, 0)", "Wᵀ(1[z>0] max(v, 0))"),
+        (
+            "Grad-CAM (Selvaraju et al. 2016)",
+            "the gradient at the last features, averaged, weighs them",
+            "not negative",
+        ),
+        ("GAIN (Li et al. 2018)", "the map masks the image, within the loss", f"{fell}; every weight has a gradient"),
+    ]
+    return [
+        table("step | what is new in it | checked", *rows),
+        "The network of claim 3. R is what arrives from above, z what the ReLU was given; the three rules are "
+        "checked on one layer of integers, v the gradient above it, and equal to the last bit.",
+        "![maps](claims-maps.png)",
+    ]
+
+
+def of_label(scores, labels):
+    """Each image's score of its label."""
+    return jnp.take_along_axis(scores, labels[:, None], 1)[:, 0]
+
+
+def grad_cam(weights, x, labels):
+    """ReLU of the last features' sum, each weighted with its mean gradient: a map, in front of one channel."""
+    features = Net.features(weights, x)
+    gradient = jax.grad(lambda features: of_label(Net.read(weights, features), labels).sum())(features)
+    share = jax.lax.stop_gradient(gradient).mean((1, 2), keepdims=True)
+    return nnx.relu((share * features).sum(-1, keepdims=True))
+
+
+def masked(weights, x, labels, omega: float = 10):
+    """I - T(A) I with T = 1/(1 + exp(-omega (A - 1/2))), A the map of Grad-CAM over its largest value."""
+    cam = grad_cam(weights, x, labels)
+    cam = cam / jax.lax.stop_gradient(jnp.maximum(cam.max((1, 2, 3), keepdims=True), 1e-6))
+    cam = jax.image.resize(cam, x.shape, "bilinear")
+    return x - nnx.sigmoid(omega * (cam - 0.5)) * x
