@@ -70,7 +70,7 @@ def verify(
     # Here, so that `jaxconv plan` needs none of it.
     from rich.console import Console
 
-    from jaxconv.identities.report import verify as verified
+    from jaxconv.identities import verify as verified
 
     for path in (json, html):  # known before the minutes of work
         if path and not (path.parent.is_dir() and os.access(path.parent, os.W_OK) and not path.is_dir()):

@@ -1,12 +1,14 @@
-"""The identities of convolution and correlation: the catalogue."""
+"""The identities of convolution and correlation: a catalogue, and its verifier.
 
-from jaxconv.identities.adjoint import adjoint
-from jaxconv.identities.algebra import algebra
+>>> from jaxconv.identities import CATALOGUE, verify
+>>> print(next(i for i in CATALOGUE if i.name == "flip law"))
+flip law: f ⋆ h = f * h̃ (every dtype; modes full, same, valid; every kernel, symmetric or not)
+>>> verify(themes=["network"], engines=["direct"], dtypes=["int32"]).holds
+True
+"""
+
 from jaxconv.identities.base import Identity
-from jaxconv.identities.equivariance import equivariance
-from jaxconv.identities.network import network
-from jaxconv.identities.spectral import spectral
-from jaxconv.identities.structure import structure
+from jaxconv.identities.catalogue import CATALOGUE, THEMES
+from jaxconv.identities.report import Report, verify
 
-THEMES = {theme.name: theme for theme in (algebra, adjoint, spectral, structure, equivariance, network)}
-CATALOGUE: tuple[Identity, ...] = tuple(identity for theme in THEMES.values() for identity in theme.identities)
+__all__ = ["CATALOGUE", "THEMES", "Identity", "Report", "verify"]

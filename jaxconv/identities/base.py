@@ -181,6 +181,9 @@ class Identity:
     check: Callable[[Case], Iterator[Claim]] = field(repr=False)
     witness: Witness | None = None
 
+    def __str__(self) -> str:
+        return f"{self.name}: {self.statement} ({self.domain})"
+
 
 class Theme:
     """The identities of one theme; `@theme(...)` over a check adds one."""

@@ -14,8 +14,8 @@ import jax
 import jaxlib.version
 import numpy as np
 
-from jaxconv.identities import CATALOGUE, THEMES
 from jaxconv.identities.base import Identity
+from jaxconv.identities.catalogue import CATALOGUE, THEMES
 from jaxconv.identities.diagnosis import diagnose
 from jaxconv.identities.verifier import DTYPES, METHODS, Finding, Run, execute, refuted, runs
 
