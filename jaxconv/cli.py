@@ -61,7 +61,7 @@ def verify(
     engine: Annotated[list[str] | None, typer.Option(help="an engine, or auto; repeatable")] = None,
     dtype: Annotated[list[str] | None, typer.Option(help="a dtype; repeatable")] = None,
     device: Annotated[str | None, typer.Option(help="a platform of JAX's, such as cpu, gpu or gpu:1")] = None,
-    seeds: Annotated[int, typer.Option(help="cases for each identity, engine and dtype; 1000 is a soak", min=1)] = 1,
+    seeds: Annotated[int, typer.Option(help="random cases, each of the next shapes; 1000 is a soak", min=1)] = 1,
     json: Annotated[Path | None, typer.Option(help="write the report as JSON")] = None,
     html: Annotated[Path | None, typer.Option(help="write the report as one HTML page; wants jaxconv[report]")] = None,
     progress: Annotated[bool, typer.Option(help="show a progress bar")] = True,
@@ -72,9 +72,13 @@ def verify(
 
     from jaxconv.identities import verify as verified
 
-    for path in (json, html):  # known before the minutes of work
-        if path and not (path.parent.is_dir() and os.access(path.parent, os.W_OK) and not path.is_dir()):
-            raise typer.BadParameter(f"{path} cannot be written: its folder must exist. Make it first.")
+    for option, path in (("--json", json), ("--html", html)):  # known before the minutes of work
+        if path and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+            raise typer.BadParameter(f"{option} {path}: its folder must exist, to be written to. Make it first.")
+        if path and path.is_dir():
+            raise typer.BadParameter(f"{option} {path}: it is a folder. Name a file in it.")
+    if json and html and json.resolve() == html.resolve():
+        raise typer.BadParameter(f"--json and --html are both {json}: one would overwrite the other. Name two files.")
     if html:
         try:
             from jaxconv.identities.page import page
@@ -94,8 +98,11 @@ def verify(
 
 def _write(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _calls(target: str) -> list[tuple[Any, ...]]:

@@ -96,6 +96,14 @@ def dot_test(case: Case):
             yield Claim(
                 f"⟨x {name} h, y⟩, {mode}", (x, h, y), roads, inner(right, y), [inner(T @ x.ravel(), y.ravel())]
             )
+            # In the kernel: linear in h, of which ⋆ takes the conjugate.
+            columns = np.stack([literal(x, e.reshape(h.shape), mode).ravel() for e in np.eye(h.size, dtype=x.dtype)], 1)
+
+            def in_kernel(x, h, y, A=A, name=name):
+                return adjoint_of(lambda h: A(x, h if name == "*" else h.conj()), h)(y)
+
+            right_h = (columns.conj().T @ y.ravel()).reshape(h.shape)
+            yield Claim(f"Aᴴ y in the kernel, {name} {mode}", (x, h, y), [in_kernel], right_h)
             back = (T.conj().T @ y.ravel()).reshape(x.shape)
             yield Claim(
                 f"Aᴴ y, {name} {mode}", (x, h, y), [lambda x, h, y, A=A: adjoint_of(lambda x: A(x, h), x)(y)], back
@@ -127,8 +135,6 @@ def correlation_in_input(case: Case):
     for _, mode, x, h, r, found, M in gradients(case, True, False):
         full = sums.convolve(r, h)  # r stands at the outputs' places: cut it as x lies among them
         first = [{"full": m - 1, "same": m // 2, "valid": 0}[mode] for m in h.shape]
-        if mode == "valid" and r.shape != tuple(n - m + 1 for n, m in zip(x.shape, h.shape, strict=True)):
-            continue
         kept = tuple(slice(i, i + n) for i, n in zip(first, x.shape, strict=True))
         T = M(h, x.shape, mode)
         yield Claim(
@@ -207,14 +213,14 @@ def convolution_in_kernel(case: Case):
 
 
 @adjoint(
-    "every pass against every other",
+    "each pass against the others",
     "⟨y, y(x, w)⟩ = ⟨x, x(y, w)⟩ = ⟨w, w(x, y)⟩ = T(x, w, y)",
     r"T(x, w, y) = \langle y, \partial_y T \rangle = \langle x, \partial_x T \rangle = \langle w, \partial_w T \rangle",
     THEOREM,
     Domain(("real",), strides=(1, 2, 3), note="layers with strides, dilations, groups"),
 )
 def every_pass(case: Case):
-    for name in case.turn(LAYERS):
+    for name in dict.fromkeys(["dilated", *case.turn(LAYERS)]):
         f, literal, groups = layer(case, name)
         x, w = layer_arrays(case, groups)
         right = literal(x, w)
@@ -240,13 +246,13 @@ def every_pass(case: Case):
     Domain(strides=(1, 2, 3), note="gradients: real"),
 )
 def layers(case: Case):
-    [differentiated] = case.turn(LAYERS)
+    differentiated = ["all, in groups", *case.turn(LAYERS)]
     for name in LAYERS:
         f, literal, groups = layer(case, name)
         x, w = layer_arrays(case, groups)
         right = literal(x, w)
         yield Claim(f"y, {name}", (x, w), [f], right)
-        if name != differentiated or case.is_complex or case.dtype.startswith(("int", "uint")):
+        if name not in differentiated or not jnp.issubdtype(case.dtype, jnp.floating):
             continue
         y = case.draw(*right.shape)
         # The sums again, listed by what is left out: a unit array in its place selects one entry.
@@ -437,27 +443,20 @@ def per_example(case: Case):
 )
 def through_boundaries(case: Case):
     x, h = case.draw(*[min(n, 7) for n in case.shape]), case.draw(*[min(m, 9) for m in case.kernel_shape])
-    for boundary in case.turn(case.domain.boundaries):
-        for flip, op in ((True, convolve), (False, correlate)):
-            A = case.on(lambda x, h, op=op, b=boundary: op(x, h, "same", boundary=b))
-            r = case.draw(*x.shape)
-            T = np.stack(
-                [
-                    sums.bounded_by(one.reshape(x.shape), h, boundary, flip).ravel()
-                    for one in np.eye(x.size, dtype=x.dtype)
-                ],
-                1,
-            )
-            sign = "*" if flip else "⋆"
-            yield Claim(
-                f"x {sign} h, {boundary}",
-                (x, h),
-                [A],
-                sums.bounded_by(x, h, boundary, flip),
-                [(T @ x.ravel()).reshape(x.shape)],
-            )
-            found = jax.grad(lambda x, h, r, A=A: (r * A(x, h)).sum())
-            yield Claim(f"∂/∂x {sign}, {boundary}", (x, h, r), [found], (T.T @ r.ravel()).reshape(x.shape))
+    for place, boundary in enumerate(case.domain.boundaries):
+        flip = bool((place + case.size) % 2)
+        op, sign = (convolve, "*") if flip else (correlate, "⋆")
+        A = case.on(lambda x, h, op=op, b=boundary: op(x, h, "same", boundary=b))
+        r = case.draw(*x.shape)
+        T = matrices.bounded(h, x.shape, boundary, flip)
+        columns = [sums.bounded_by(x, e.reshape(h.shape), boundary, flip) for e in np.eye(h.size, dtype=h.dtype)]
+        right = sums.bounded_by(x, h, boundary, flip)
+        yield Claim(f"x {sign} h, {boundary}", (x, h), [A], right, [(T @ x.ravel()).reshape(x.shape)])
+        found = jax.grad(lambda x, h, r, A=A: (r * A(x, h)).sum(), (0, 1))
+        back = (T.T @ r.ravel()).reshape(x.shape)
+        yield Claim(f"∂/∂x {sign}, {boundary}", (x, h, r), [lambda x, h, r, g=found: g(x, h, r)[0]], back)
+        in_kernel = np.reshape([(r * column).sum() for column in columns], h.shape)
+        yield Claim(f"∂/∂h {sign}, {boundary}", (x, h, r), [lambda x, h, r, g=found: g(x, h, r)[1]], in_kernel)
 
 
 @adjoint(

@@ -199,6 +199,45 @@ def exchange(case: Case):
 
 
 @algebra(
+    "correlation is linear, and antilinear in its kernel",
+    "(a f) ⋆ g = a (f ⋆ g), f ⋆ (a g) = conj(a) (f ⋆ g), and ⋆ distributes over sums",
+    r"(a f) \star g = a (f \star g), \quad f \star (a g) = \bar a (f \star g)",
+    BRACEWELL,
+    Domain(modes=MODES),
+    Witness("f ⋆ (a g) = a (f ⋆ g)", lambda: (correlate(f0, 1j * g0), 1j * np.asarray(correlate(f0, g0 + 0j)))),
+)
+def sesquilinear(case: Case):
+    (f, g), h, a = case.pair(), case.draw(*case.kernel_shape), case.draw()
+    for mode in case.turn(case.domain.modes):
+        k = case.on(lambda f, g, mode=mode: correlate(f, g, mode))
+        y = sums.correlate(f, g, mode)
+        yield Claim(f"a f ⋆ g, {mode}", (f, g, a), [lambda f, g, a, k=k: k(a * f, g)], a * y)
+        roads = [lambda f, g, h, a, k=k: k(f, a * g + h), lambda f, g, h, a, k=k: a.conj() * k(f, g) + k(f, h)]
+        yield Claim(f"f ⋆ (a g + h), {mode}", (f, g, h, a), roads, np.conj(a) * y + sums.correlate(f, h, mode))
+
+
+@algebra(
+    "shift of a correlation",
+    "(S f) ⋆ g = S (f ⋆ g), f ⋆ (S g) = S⁻¹ (f ⋆ g)",
+    r"(S_s f) \star g = S_s (f \star g), \quad f \star (S_s g) = S_{-s} (f \star g)",
+    BRACEWELL,
+    FULL,
+    Witness(
+        "f ⋆ (S g) = S (f ⋆ g)",
+        lambda: (correlate(f0, np.pad(g0, (1, 0))), np.pad(correlate(f0, g0), (1, 0))),
+    ),
+)
+def shift_of_correlation(case: Case):
+    (f, g), s = case.pair(), 2
+    before, behind = [(s, 0)] * case.rank, [(0, s)] * case.rank
+    k = case.on(correlate)
+    y = sums.correlate(f, g)
+    yield Claim("S f ⋆ g", (f, g), [lambda f, g: k(jnp.pad(f, before), g)], np.pad(y, before))
+    # The kernel begins s later: lags from -(M + s - 1) on, of which the last s are empty.
+    yield Claim("f ⋆ S g", (f, g), [lambda f, g: k(f, jnp.pad(g, before))], np.pad(y, behind))
+
+
+@algebra(
     "correlation twice",
     "(f ⋆ g) ⋆ h = f ⋆ (g * h)",
     r"(f \star g) \star h = f \star (g * h)",
@@ -421,7 +460,7 @@ def variances_add(case: Case):
     "‖f * g‖₁ ≤ ‖f‖₁ ‖g‖₁, ‖f * g‖₂ ≤ ‖f‖₂ ‖g‖₁, ‖f * g‖_∞ ≤ ‖f‖₂ ‖g‖₂",
     r"\|f*g\|_r \le \|f\|_p \|g\|_q, \quad \tfrac1p + \tfrac1q = 1 + \tfrac1r",
     "Young (1912); Hardy, Littlewood and Pólya, Inequalities, 4.6",
-    Domain(("integer", "real"), note="the excess of the left side over the right is 0"),
+    Domain(("integer", "real"), note="the excess of the left side over the right is 0; of |f|, |g| the first is equal"),
     Witness("‖f * g‖₁ = ‖f‖₁ ‖g‖₁", lambda: (np.abs(convolve(np.array([1, 1]), np.array([1, -1]))).sum(), 4)),
 )
 def young(case: Case):
@@ -443,6 +482,8 @@ def young(case: Case):
     for what, excess in sides.items():
         roads = [lambda f, g, excess=excess: jnp.maximum(excess(c(f, g), f, g), 0)]
         yield Claim(f"{what}, where > 0", (f, g), roads, zero, [np.maximum(excess(sums.convolve(f, g), f, g), 0)])
+    f, g = np.abs(f), np.abs(g)
+    yield Claim("‖|f| * |g|‖₁", (f, g), [lambda f, g: one(c(f, g))], one(f) * one(g))
 
 
 @algebra(
@@ -472,7 +513,7 @@ def differences(case: Case):
 
 @algebra(
     "pieces",
-    "valid ⊂ same ⊂ full, and full is the sum of convolved pieces",
+    "valid and same are parts of full, and full is the sum of convolved pieces",
     r"f = \sum_j f_j \Rightarrow f * g = \sum_j f_j * g",
     "Stockham (1966): overlap and add",
     Domain(modes=MODES),
@@ -480,9 +521,11 @@ def differences(case: Case):
 def pieces(case: Case):
     f, g = case.draw(case.N), case.draw(case.M)
     c = case.on(convolve)
+    first = (case.M - 1) // 2
+    parts = {"full": slice(None), "same": slice(first, first + case.N), "valid": slice(case.M - 1, case.N)}
     for mode in case.turn(case.domain.modes):
         m = case.on(lambda f, g, mode=mode: convolve(f, g, mode))
-        roads = [m, lambda f, g, mode=mode: sums.cut(c(f, g), f.shape, g.shape, mode)]
+        roads = [m, lambda f, g, mode=mode: c(f, g)[parts[mode]]]
         yield Claim(
             f"f * g, {mode}",
             (f, g),
@@ -516,7 +559,7 @@ def matrix_of_product(case: Case):
 
 @algebra(
     "rounding",
-    "the computed f * g is off by at most u (a Σ|f||g| + b ‖f‖‖g‖)",
+    "the computed f * g is off by at most u (a Σ|f||g| + b ‖f‖‖g‖), to first order in u",
     r"|\mathrm{fl}(f * g) - f * g| \le u \Big(a \sum |f||g| + b \|f\| \|g\|\Big)",
     "Higham, Accuracy and Stability of Numerical Algorithms, ch. 3",
     Domain(INEXACT, modes=MODES, note="numbers that fill the mantissa; a, b: the engine's"),

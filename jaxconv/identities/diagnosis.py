@@ -9,14 +9,16 @@ from jaxconv.identities.verifier import Finding, Run, execute
 from jaxconv.planner import PASSES
 
 
-def diagnose(run: Run) -> str:
-    """One sentence: the identity, the engine, the pass, the smallest failing shape, and how far off it is."""
-    run = replace(run, seeds=run.seeds[:1])
-    by_size = sorted(range(len(SHAPES)), key=lambda size: prod(SHAPES[size][0]))
-    smallest = next((r for size in by_size if _failure(r := replace(run, size=size))), run)
-    failure = _failure(smallest)
-    if failure is None:
-        return f"{run.identity.name}: it failed once and did not fail again; the device is not to be trusted."
+def diagnose(run: Run, seed: int) -> str:
+    """One sentence: the identity, the engine, the pass, the smallest failing shape, and how far off it is.
+
+    `seed` is one with which the run failed.
+    """
+    run = replace(run, seeds=(seed,))
+    failures = [(failure, r) for size in range(len(SHAPES)) if (failure := _failure(r := replace(run, size=size)))]
+    if not failures:
+        return f"{run.identity.name}: it failed with seed {seed}, and not again; the device is not to be trusted."
+    failure, smallest = min(failures, key=lambda pair: sum(map(prod, pair[0].arrays)))
     engines = list(ENGINES) if run.engine == "auto" else [run.engine]
     to_blame = {e: passes for e in engines if (passes := _passes(replace(smallest, engine=e)))}
     others = [execute(replace(smallest, engine=e)) for e in ENGINES if e not in to_blame]
@@ -25,7 +27,7 @@ def diagnose(run: Run) -> str:
         blamed = "; ".join(f"engine {e}, {' and '.join(passes)} pass" for e, passes in to_blame.items())
     off = failure.remark or f"off by {failure.error:.3g} ulp, the bound is {failure.bound:.3g}"
     return (
-        f"{run.identity.name}: {blamed}; smallest failing shape {failure.shapes} ({run.dtype}), "
+        f"{run.identity.name}: {blamed}; smallest failing shapes {failure.shapes} ({run.dtype}), "
         f"'{failure.what}' on the road {failure.road}: {off}."
     )
 

@@ -14,7 +14,7 @@ equivariance = Theme("equivariance")
 COHEN = "Cohen and Welling, Group Equivariant Convolutional Networks (2016)"
 OPPENHEIM = "Oppenheim and Schafer, Discrete-Time Signal Processing, 2.2"
 PLANE = Domain(modes=MODES, note="two dimensions")
-x0, ones = np.array([1, 2, 3, 4, 5, 6]), np.ones(3, int)
+x0, ones, square = np.array([1, 2, 3, 4, 5, 6]), np.ones(3, int), np.array([[1, 2], [3, 4]])
 
 
 def strided(x, s=2):
@@ -141,10 +141,7 @@ def flips(case: Case):
     Domain(modes=("full", "valid"), note="two dimensions"),
     Witness(
         "turning the image alone turns the output",
-        lambda: (
-            convolve(np.rot90(x0.reshape(2, 3)), np.array([[1, 2]])),
-            np.rot90(convolve(x0.reshape(2, 3), np.array([[1, 2]]))),
-        ),
+        lambda: (convolve(np.rot90(square), square), np.rot90(convolve(square, square))),
     ),
 )
 def turns(case: Case):

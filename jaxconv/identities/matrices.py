@@ -9,6 +9,8 @@ from math import prod
 
 import numpy as np
 
+from jaxconv.identities.sums import outside
+
 
 def relation(I: int, K: int, O: int, p: int = 0, L: int = 1, S: int = 1, D: int = 1) -> np.ndarray:
     """k[o, i]: the kernel position at which output o meets input i, or -1."""
@@ -59,3 +61,24 @@ def circulant(h: np.ndarray, n: int) -> np.ndarray:
     long = np.zeros(n, h.dtype)
     long[: len(h)] = h
     return long[np.subtract.outer(np.arange(n), np.arange(n)) % n]
+
+
+def bounded(h: np.ndarray, extents: Sequence[int], boundary: str, flip: bool) -> np.ndarray:
+    """The matrix of mode 'same' beyond a boundary: each position outside lends its column to the one it repeats."""
+    positions, fold = [], []
+    for n, m in zip(extents, h.shape, strict=True):
+        low = m - 1 - (m - 1) // 2 if flip else m // 2
+        long = n + m - 1  # the positions from -low on
+        centre = (m - 1) // 2 + low if flip else 0
+        positions.append(relation(long, m, n, -centre, D=-1 if flip else 1))
+        F = np.zeros((long, n), int)
+        for j in range(long):
+            i = outside(j - low, n, boundary)
+            if i is not None:
+                F[j, i] = 1
+        fold.append(F)
+    T = matrix(h if flip else h.conj(), positions)
+    every = np.ones((1, 1), int)
+    for F in fold:
+        every = np.kron(every, F)
+    return T @ every

@@ -9,6 +9,7 @@ from jax import numpy as jnp
 from jaxconv.identities import sums
 from jaxconv.identities.base import Case, Claim, Domain, Theme, Witness
 from jaxconv.lax import conv_general_dilated
+from jaxconv.signal import correlate
 
 network = Theme("network")
 GOODFELLOW = "Goodfellow, Bengio and Courville, Deep Learning, ch. 9"
@@ -109,14 +110,14 @@ def batch(case: Case):
 
 
 @network(
-    "wide layers",
+    "many channels",
     "layers of many features, and their gradients in the kernel",
     r"\partial_{w_{mc}} \langle r, y \rangle = \sum_n x_{nc} \star r_{nm}",
     GOODFELLOW,
     Domain(("real",), strides=(1, 2), note="channels last; dense and depthwise"),
 )
 def wide(case: Case):
-    for c, m, groups, s in ((20, 24, 1, 2), (40, 40, 40, 1 + case.size % 2)):
+    for c, m, groups, s in ((20, 24, 1, 2), (40, 40, 40, 1)):
         x, w = case.draw(2, 7, 6, c), case.draw(3, 2, c // groups, m)
         f = layer(case, window_strides=(s, s), feature_group_count=groups, dimension_numbers=("NHWC", "HWIO", "NHWC"))
         y = literal(x.transpose(0, 3, 1, 2), w.transpose(3, 2, 0, 1), (s, s), groups=groups).transpose(0, 2, 3, 1)
@@ -132,7 +133,7 @@ def wide(case: Case):
 
 
 @network(
-    "dilated layers",
+    "zeros in the kernel",
     "a dilated layer is a layer with zeros in its kernel",
     r"x \star_D w = x \star (\uparrow_D w)",
     "Holschneider et al. (1989): à trous; Yu and Koltun (2016)",
@@ -199,16 +200,28 @@ def depthwise(case: Case):
 
 @network(
     "batch groups",
-    "the gradient in the kernel is a correlation in which channels and batch change places",
-    r"\partial_w = x^{c \leftrightarrow n} \star y^{m \leftrightarrow n}",
+    "batch groups are layers side by side; and the gradient in the kernel is a layer of exchanged batch and channels",
+    r"\partial_w \langle r, x \star w \rangle = x^{c \leftrightarrow n} \star r^{m \leftrightarrow n}",
     "jax.lax.conv_general_dilated: batch_group_count",
-    Domain(note="batch_group_count"),
+    Domain(note="gradient: real"),
 )
 def batch_groups(case: Case):
     x, w = case.draw(4, 2, 6, 5), case.draw(6, 2, 3, 2)
     f = layer(case, batch_group_count=2)
     y = np.concatenate([literal(x[:2], w[:3]), literal(x[2:], w[3:])], 1)
-    yield Claim("y", (x, w), [f], y)
+    yield Claim("batch_group_count = 2", (x, w), [f], y)
+    if not jnp.issubdtype(case.dtype, jnp.floating):
+        return
+    g, exchanged = layer(case), (1, 0, 2, 3)
+    r = case.draw(*literal(x, w).shape, largest=1)
+    roads = [
+        lambda w, x, r: jax.grad(lambda w: (r * g(x, w)).sum())(w),
+        lambda w, x, r: g(x.transpose(exchanged), r.transpose(exchanged)).transpose(exchanged),
+    ]
+    dw = np.zeros_like(w)
+    for i, j in np.ndindex(3, 2):
+        dw[:, :, i, j] = np.einsum("ncij,nmij->mc", x[:, :, i : i + r.shape[2], j : j + r.shape[3]], r)
+    yield Claim("∂/∂w", (w, x, r), roads, dw)
 
 
 @network(
@@ -227,7 +240,11 @@ def pointwise(case: Case):
 
 
 @network(
-    "layouts", "the order of the axes changes no value", r"y_{nmo} = y_{nom}", "jax.lax: dimension_numbers", Domain()
+    "layouts",
+    "the order of the axes changes no value",
+    r"y^{NHWC}_{nom} = y^{NCHW}_{nmo}",
+    "jax.lax: dimension_numbers",
+    Domain(),
 )
 def layouts(case: Case):
     x, w = case.draw(2, 4, 6, 5), case.draw(4, 2, 3, 2)
@@ -247,7 +264,13 @@ def layouts(case: Case):
     r"(x \star a) \star b = x \star (a * b)",
     GOODFELLOW,
     Domain(("integer", "real"), note="valid"),
-    Witness("with a ReLU between", lambda: (np.maximum(np.array([-1, 2]), 0).sum(), np.array([-1, 2]).sum())),
+    Witness(
+        "with a ReLU between",
+        lambda: (
+            correlate(np.maximum(correlate(np.array([1, 2]), np.array([-1]), "valid"), 0), np.array([1, 1]), "valid"),
+            correlate(np.array([1, 2]), np.array([-1, -1]), "valid"),
+        ),
+    ),
 )
 def stacked(case: Case):
     x, a, b = case.draw(1, 2, 8, 7), case.draw(3, 2, 3, 2), case.draw(2, 3, 2, 3)
@@ -293,7 +316,7 @@ def residual(case: Case):
 @network(
     "padding by name",
     "'SAME' halves the pads, the odd zero at the end; 'SAME_LOWER' at the start",
-    r"p_{low} = \lfloor P/2 \rfloor, \quad P = \max((\lceil I/S \rceil - 1) S + K - I, 0)",
+    r"p = \lfloor P/2 \rfloor \text{ or } \lceil P/2 \rceil, \quad P = \max((\lceil I/S \rceil - 1) S + K - I, 0)",
     "jax.lax.padtype_to_pads",
     Domain(strides=(1, 2, 3)),
 )

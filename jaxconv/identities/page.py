@@ -8,7 +8,6 @@ import matplotlib
 from latex2mathml.converter import convert
 from matplotlib.figure import Figure
 
-from jaxconv.identities.base import SHAPES
 from jaxconv.identities.report import Report, Verdict, bound_of, number
 
 STYLE = """
@@ -33,7 +32,7 @@ def page(report: Report) -> str:
     rows = "".join(f"<tr><th>{escape(n)}</th><td>{escape(t)}</td></tr>" for n, t in report.environment.items())
     failed = "".join(f"<li class=fails>{escape(line)}</li>" for line in report.diagnoses)
     parts = "".join(_theme(name, verdicts) for name, verdicts in themes.items())
-    verdict = "all hold" if report.holds else "something FAILS"
+    verdict = escape(report.verdict)
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>jaxconv verify: {verdict}</title>"
         f"<style>{STYLE}</style><h1>Identities of convolution and correlation: {verdict}</h1>"
@@ -45,7 +44,7 @@ def page(report: Report) -> str:
 
 
 def _theme(name: str, verdicts: list[Verdict]) -> str:
-    head = "<tr><th>identity<th>statement<th>domain<th>cases<th>worst error<th>bound<th>verdict</tr>"
+    head = "<tr><th>identity<th>statement<th>domain<th>comparisons<th>worst error<th>bound<th>verdict</tr>"
     return (
         f"<h2>{escape(name)}</h2><table>{head}{''.join(map(_row, verdicts))}</table><figure>{_plot(verdicts)}</figure>"
     )
@@ -55,30 +54,30 @@ def _row(v: Verdict) -> str:
     i = v.identity
     error, bound = ("", "") if v.worst is None else (number(v.worst.error), bound_of(v.worst))
     beside = f"<br><span class=small>not: {escape(i.witness.statement)}</span>" if i.witness else ""
-    state = "" if v.holds or not v.cases else " class=fails"
+    state = " class=fails" if v.fails else ""
     return (
         f"<tr><td>{escape(i.name)}<br><span class=small>{escape(i.source)}</span>"
         f"<td>{convert(i.latex)}<br><span class=small>{escape(i.statement)}</span>{beside}"
-        f"<td>{escape(str(i.domain))}<td class=number>{v.cases}<td class=number>{error}<td class=number>{bound}"
+        f"<td>{escape(str(i.domain))}<td class=number>{v.comparisons}<td class=number>{error}<td class=number>{bound}"
         f"<td{state}>{escape(v.verdict)}</tr>"
     )
 
 
 def _plot(verdicts: list[Verdict]) -> str:
-    """Error and bound against the number of elements, for every engine and dtype of a theme."""
+    """Error and bound against the number of elements, for every dtype of a theme."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     axes = figure.subplots()
     cells = [f for v in verdicts for f in v.cells.values()]
     for dtype in dict.fromkeys(f.dtype for f in cells):
         found = [f for f in cells if f.dtype == dtype]
-        sizes = [prod(SHAPES[f.size % len(SHAPES)][0]) for f in found]
+        sizes = [max(map(prod, f.arrays)) for f in found]
         colour = COLOURS.get(dtype, "#555555")
         errors = [min(max(f.error, FLOOR), 1e9) for f in found]
         axes.plot(sizes, errors, "o", ms=4, alpha=0.6, color=colour, label=f"{dtype}, error")
         bounded = [(n, f.bound) for n, f in zip(sizes, found, strict=True) if f.bound]
         if bounded:
             axes.plot(*zip(*bounded, strict=True), "_", ms=8, alpha=0.6, color=colour, label=f"{dtype}, bound")
-    axes.set(xscale="log", yscale="log", xlabel="elements of the input's shape", ylabel=f"ulp ({FLOOR:g}: none)")
+    axes.set(xscale="log", yscale="log", xlabel="elements of the largest argument", ylabel=f"ulp ({FLOOR:g}: none)")
     if cells:
         axes.legend(fontsize=8, ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))
     text = io.StringIO()
