@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from jaxconv import engines
 from jaxconv.cli import app
 from jaxconv.identities import CATALOGUE, THEMES, sums
-from jaxconv.identities.base import Case, Claim, Domain, Identity, Rounded, Witness
+from jaxconv.identities.base import Case, Claim, Domain, Identity, Rounded, Witness, forced
 from jaxconv.identities.diagnosis import diagnose
 from jaxconv.identities.report import verify
 from jaxconv.identities.rounding import bounds
@@ -56,6 +56,15 @@ def test_other_dtypes(dtype):
     themes = ["algebra", "network"] if dtype != "int16" else list(THEMES)
     report = verify(themes, engines=["auto"], dtypes=[dtype])
     assert report.holds, report.diagnoses
+
+
+def test_a_contraction_that_no_engine_can_be_asked_for_is_refused():
+    def looped(x):
+        return jax.lax.scan(lambda y, _: (convolve(y, jnp.ones(3), "same"), None), x, length=2)[0]
+
+    with pytest.raises(NotImplementedError, match="within 'scan'"):
+        forced(looped, "direct")(jnp.ones(4))
+    assert looped(jnp.ones(4)).shape == (4,)
 
 
 @pytest.mark.parametrize("engine", ["auto", *engines.ENGINES])

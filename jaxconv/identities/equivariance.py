@@ -6,7 +6,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from jaxconv.identities import sums
-from jaxconv.identities.base import BOUNDARIES, EVERY, MODES, Case, Claim, Domain, Theme, Witness
+from jaxconv.identities.base import BOUNDARIES, MODES, Case, Claim, Domain, Theme, Witness
 from jaxconv.lax import conv_general_dilated
 from jaxconv.signal import convolve, correlate, upfirdn
 
@@ -179,7 +179,7 @@ def transposition(case: Case):
     "(↑s f) * (↑s g) = ↑s (f * g)",
     r"(\uparrow_s f) * (\uparrow_s g) = \uparrow_s (f * g)",
     "Worrall and Welling, Deep Scale-Spaces (2019)",
-    Domain(EVERY, strides=(2, 3), note="one dimension"),
+    Domain(strides=(2, 3), note="one dimension"),
 )
 def scaling(case: Case):
     one = np.ones(1, case.exact)

@@ -84,7 +84,7 @@ def ledger(found: list[tuple[int, bool, str, str, list[str]]]) -> str:
         table("claim | ruling | statement", *rows),
     ]
     parts = [
-        "\n\n".join([f"## Claim {number}", f"> {statement}", f"**{verdict[0].upper() + verdict[1:]}.**", *evidence])
+        "\n\n".join([f"## Claim {number}", f"“{statement}”", f"**{verdict[0].upper() + verdict[1:]}.**", *evidence])
         for number, _, verdict, statement, evidence in found
     ]
     return "\n\n".join([*head, *parts]) + "\n"

@@ -104,10 +104,13 @@ def claim_4(out: Path):
     # Autodiff says the same: the gradient of one output in the image is the kernel as it lies there.
     lain = jax.grad(lambda x: convolve(x, np.float32(KERNEL), "same")[4, 4])(jnp.asarray(IMAGE, jnp.float32))
     check("the gradient is the kernel, flipped, at these pixels", same(lain, np.pad(np.flip(KERNEL), (3, 1))))
+    values = dict(zip(LETTERS.ravel(), KERNEL.ravel(), strict=True))
+    rows = [(f"[{i},{j}]", f"{letter} = {values[letter]}", IMAGE[i + 3, j + 3]) for (i, j), letter in met.items()]
     return [
-        f"y[1,1] = {y}. As the kernel lies on the pixels {pixels(met)}: {lies(met)}. All 49 outputs of "
-        "`jaxconv.convolve(x, h, 'same')` are those of the formula, and `jax.grad` of output [1,1] in the image is "
-        f"the kernel as it lies there: {grid(np.asarray(lain, int)[3:6, 3:6])}."
+        table("pixel | meets | its value", *rows),
+        f"The nine products add up to y[1,1] = {y}. On the pixels {pixels(met)} the kernel lies as {lies(met)}.",
+        "All 49 outputs of `jaxconv.convolve(x, h, 'same')` are the formula's, and `jax.grad` of output [1,1] in "
+        f"the image is the kernel as it lies there: {grid(np.asarray(lain, int)[3:6, 3:6])}.",
     ]
 
 
