@@ -371,7 +371,7 @@ def stuffing(case: Case):
 )
 def gaussians(case: Case):
     a, b = 1.5 + case.size / 8, 2.0
-    spread = (a * a + b * b) ** 0.5
+    spread = np.sqrt(np.longdouble(a * a + b * b))
 
     def gaussian(sigma, radius):
         n = np.arange(-radius, radius + 1, dtype=np.longdouble)
