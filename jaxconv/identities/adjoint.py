@@ -119,6 +119,12 @@ def gradients(case: Case, correlation: bool, in_kernel: bool):
         yield name, mode, x, h, r, found, M
 
 
+def by_units(M, x, h, r, mode: str) -> np.ndarray:
+    """∂⟨r, A x⟩/∂h, which is linear in h: its values for unit kernels, by matrices."""
+    units = np.eye(h.size, dtype=h.dtype).reshape(h.size, *h.shape)
+    return np.reshape([M(one, x.shape, mode) @ x.ravel() @ r.ravel() for one in units], h.shape)
+
+
 @adjoint(
     "gradient of correlation in its input",
     "∂⟨r, x ⋆ h⟩/∂x = r * h",
@@ -161,11 +167,8 @@ def correlation_in_kernel(case: Case):
         kept = tuple(slice(o - 1 - p, o - 1 - p + m) for o, p, m in zip(r.shape, first, h.shape, strict=True))
         pads = [(max(0, -s.start), max(0, s.stop - n)) for s, n in zip(kept, lags.shape, strict=True)]
         kept = tuple(slice(s.start + low, s.stop + low) for s, (low, _) in zip(kept, pads, strict=True))
-        columns = [
-            M(one.reshape(h.shape), x.shape, mode) @ x.ravel() @ r.ravel() for one in np.eye(h.size, dtype=h.dtype)
-        ]
         roads = [found, lambda x, h, r, kept=kept, pads=pads: jnp.pad(k(x, r), pads)[kept]]
-        yield Claim(f"∂/∂h, {mode}", (x, h, r), roads, np.pad(lags, pads)[kept], [np.reshape(columns, h.shape)])
+        yield Claim(f"∂/∂h, {mode}", (x, h, r), roads, np.pad(lags, pads)[kept], [by_units(M, x, h, r, mode)])
 
 
 @adjoint(
@@ -205,11 +208,8 @@ def convolution_in_kernel(case: Case):
         first = [{"full": 0, "same": (m - 1) // 2, "valid": m - 1}[mode] for m in h.shape]
         # Entry k is the lag k - first: r[o] meets x[o + first - k].
         kept = tuple(slice(n - 1 - p, n - 1 - p + m) for n, p, m in zip(x.shape, first, h.shape, strict=True))
-        columns = [
-            M(one.reshape(h.shape), x.shape, mode) @ x.ravel() @ r.ravel() for one in np.eye(h.size, dtype=h.dtype)
-        ]
         roads = [found, lambda x, h, r, kept=kept: k(r, x)[kept]]
-        yield Claim(f"∂/∂h, {mode}", (x, h, r), roads, lags[kept], [np.reshape(columns, h.shape)])
+        yield Claim(f"∂/∂h, {mode}", (x, h, r), roads, lags[kept], [by_units(M, x, h, r, mode)])
 
 
 @adjoint(
