@@ -251,12 +251,12 @@ def layers(case: Case):
         f, literal, groups = layer(case, name)
         x, w = layer_arrays(case, groups)
         right = literal(x, w)
-        yield Claim(f"y, {name}", (x, w), [f], right)
+        strides, pads, L, D, _ = LAYERS[name]
+        yield Claim(f"y, {name}", (x, w), [f], right, [matrices.layer(x, w, strides, pads, L, D, groups)])
         if name not in differentiated or not jnp.issubdtype(case.dtype, jnp.floating):
             continue
         y = case.draw(*right.shape)
         # The sums again, listed by what is left out: a unit array in its place selects one entry.
-        strides, pads, L, D, _ = LAYERS[name]
         dx, dw = (np.zeros_like(a) for a in (x, w))
         for n, m, *o in np.ndindex(y.shape):
             g = m // (4 // groups)

@@ -94,7 +94,9 @@ def scalars(case: Case):
     for mode in case.turn(case.domain.modes):
         c = case.on(lambda f, g, mode=mode: convolve(f, g, mode))
         roads = [lambda f, g, a, c=c: c(a * f, g), lambda f, g, a, c=c: a * c(f, g), lambda f, g, a, c=c: c(f, a * g)]
-        yield Claim(f"a f * g, {mode}", (f, g, a), roads, a * sums.convolve(f, g, mode))
+        y = sums.convolve(f, g, mode)
+        T = matrices.convolution(g, f.shape, mode)
+        yield Claim(f"a f * g, {mode}", (f, g, a), roads, a * y, [a * times(T, f, y.shape)])
 
 
 @algebra(

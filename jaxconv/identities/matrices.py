@@ -82,3 +82,15 @@ def bounded(h: np.ndarray, extents: Sequence[int], boundary: str, flip: bool) ->
     for F in fold:
         every = np.kron(every, F)
     return T @ every
+
+
+def layer(x: np.ndarray, w: np.ndarray, strides, pads, L, D, groups: int = 1) -> np.ndarray:
+    """A layer, y[n,m] = sum over c of T(w[m,c]) x[n,c], T the matrix of that relation."""
+    inputs, kernel, per = x.shape[2:], w.shape[2:], len(w) // groups
+    axes = list(zip(inputs, kernel, strides, pads, L, D, strict=True))
+    outputs = [(l * (i - 1) + 1 + lo + hi - d * (k - 1) - 1) // s + 1 for i, k, s, (lo, hi), l, d in axes]
+    positions = [relation(i, k, o, lo, l, s, d) for (i, k, s, (lo, _), l, d), o in zip(axes, outputs, strict=True)]
+    y = np.zeros((len(x), len(w), prod(outputs)), np.result_type(x, w))
+    for m, c in np.ndindex(w.shape[:2]):
+        y[:, m] += x[:, m // per * w.shape[1] + c].reshape(len(x), -1) @ matrix(w[m, c], positions).T
+    return y.reshape(len(x), len(w), *outputs)

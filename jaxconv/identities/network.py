@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from jaxconv.identities import sums
+from jaxconv.identities import matrices, sums
 from jaxconv.identities.base import Case, Claim, Domain, Theme, Witness
 from jaxconv.lax import conv_general_dilated
 from jaxconv.signal import correlate
@@ -21,6 +21,10 @@ ZERO = ((0, 0), (0, 0))
 def layer(case: Case, **how):
     how = dict(window_strides=(1, 1), padding="VALID") | how
     return case.on(partial(conv_general_dilated, **how))
+
+
+def dense(x, w, strides=(1, 1), pads=ZERO, L=(1, 1), D=(1, 1), groups=1):
+    return matrices.layer(x, w, strides, pads, L, D, groups)
 
 
 def literal(x, w, strides=(1, 1), pads=ZERO, L=(1, 1), D=(1, 1), groups=1):
@@ -103,7 +107,7 @@ def batch(case: Case):
         lambda x, w: jnp.concatenate([f(a[None], w) for a in x]),
         lambda x, w: jax.vmap(lambda a: f(a[None], w)[0])(x),
     ]
-    yield Claim("y", (x, w), roads, literal(x, w))
+    yield Claim("y", (x, w), roads, literal(x, w), [dense(x, w)])
     ws = np.stack([w, case.draw(*w.shape)])
     ensemble = np.stack([literal(x, one) for one in ws])
     yield Claim("an ensemble of kernels", (x, ws), [jax.vmap(f, (None, 0))], ensemble)
@@ -328,4 +332,4 @@ def padding_names(case: Case):
             low = [t // 2 if name == "SAME" else t - t // 2 for t in total]
             pads = [(a, t - a) for a, t in zip(low, total, strict=True)]
             f, g = (layer(case, window_strides=(s, s), padding=p) for p in (name, pads))
-            yield Claim(f"{name}, S = {s}", (x, w), [f, g], literal(x, w, (s, s), pads))
+            yield Claim(f"{name}, S = {s}", (x, w), [f, g], literal(x, w, (s, s), pads), [dense(x, w, (s, s), pads)])

@@ -116,7 +116,8 @@ def im2col(case: Case):
             n, rows, *o = patches.shape
             return jnp.stack([(w.reshape(w.shape[0], -1) @ a).reshape(-1, *o) for a in patches.reshape(n, rows, -1)])
 
-        yield Claim(name, (x, w), [f, product], sums.layer(x, w, strides, pads, L, D))
+        by = matrices.layer(x, w, strides, pads, L, D)
+        yield Claim(name, (x, w), [f, product], sums.layer(x, w, strides, pads, L, D), [by])
 
 
 @structure(
