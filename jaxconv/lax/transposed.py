@@ -36,6 +36,7 @@ def conv_transpose(
     *,
     feature_group_count: int = 1,
     output_padding: Sequence[int] | None = None,
+    flip_kernel: bool = False,
     method: Method = "auto",
     accuracy: Accuracy = "normwise",
 ) -> Array:
@@ -71,6 +72,8 @@ def conv_transpose(
         layer has whose adjoint this is: out/groups and in.
     output_padding : None | d ints, 0 <= output_padding < max(stride, dilation)
         As many positions more at the end of each output axis.
+    flip_kernel : bool
+        Turns the kernel round (once more, with `transpose_kernel`), and leaves its feature axes where they are.
     dimension_numbers, precision, preferred_element_type, method, accuracy
         As in `conv_general_dilated`.
 
@@ -92,15 +95,15 @@ def conv_transpose(
         strides=strides, padding=padding, rhs_dilation=rhs_dilation, dimension_numbers=dimension_numbers,
         transpose_kernel=bool(transpose_kernel), preferred_element_type=preferred_element_type,
         use_consistent_padding=bool(use_consistent_padding), feature_group_count=feature_group_count,
-        output_padding=output_padding,
+        output_padding=output_padding, flip_kernel=bool(flip_kernel),
     )  # fmt: skip
 
 
-@partial(jax.jit, static_argnums=range(2, 13), inline=True)
+@partial(jax.jit, static_argnums=range(2, 14), inline=True)
 def _correlate_transpose(
     lhs: Array, rhs: Array, call: str, wishes: Wishes,
     strides, padding, rhs_dilation, dimension_numbers, transpose_kernel, preferred, use_consistent_padding,
-    groups, output_padding,
+    groups, output_padding, flip_kernel: bool,
 ) -> Array:  # fmt: skip
     if dimension_numbers is None:
         spatial = {2: "", 3: "H", 4: "HW", 5: "HWD"}.get(lhs.ndim)
@@ -139,8 +142,9 @@ def _correlate_transpose(
             lax_axes(call, spatial_of(lhs, dims.lhs_spec), kernel, ones, padding, S, D), more, strict=True
         )
     )
-    if transpose_kernel:
+    if transpose_kernel != flip_kernel:
         axes = tuple(axis.kernel_flipped for axis in axes)
+    if transpose_kernel:
         out, feature, *spatial = dims.rhs_spec
         dims = dims._replace(rhs_spec=(feature, out, *spatial))
     problem, shape = problem_of(call, lhs, rhs, dims, axes, groups, 1, preferred, transposed=transpose_kernel)
