@@ -183,7 +183,7 @@ def is_integer(value: Any) -> bool:
 def positive(call: str, name: str, value: Any) -> int:
     """`value` as a positive Python int; otherwise an error."""
     if not is_integer(value):
-        raise TypeError(f"`{call}` got {name}={value!r}: it must be an integer. Pass a number of groups, or 1.")
+        raise TypeError(f"`{call}` got {name}={value!r}: it must be an integer. Pass a positive one.")
     if operator.index(value) < 1:
-        raise ValueError(f"`{call}` got {name}={value!r}: it must be at least 1. Leave it out for a single group.")
+        raise ValueError(f"`{call}` got {name}={value!r}: it must be at least 1. Pass a positive integer.")
     return operator.index(value)

@@ -13,7 +13,9 @@ import jaxconv
 import jaxconv.layers
 
 ROOT = Path(__file__).parent.parent
-MODULES = {jaxconv, jaxconv.signal, jaxconv.layers} | {m for m in map(jaxconv.__dict__.get, jaxconv.__all__) if inspect.ismodule(m)}
+MODULES = {jaxconv, jaxconv.signal, jaxconv.layers} | {
+    m for m in map(jaxconv.__dict__.get, jaxconv.__all__) if inspect.ismodule(m)
+}
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import jaxconv
-from jaxconv import layers, lax, matching, ndimage, signal
+from jaxconv import lax, layers, matching, ndimage, signal
 
 ROOT = Path(__file__).parent.parent
 STREET = [

@@ -4,9 +4,11 @@ Linen's layers take the operation itself: `linen.Conv(..., conv_general_dilated=
 """
 
 from jaxconv.layers.convolutional import Convolve, ConvolveTranspose, Correlate, CorrelateTranspose, Operation
+from jaxconv.layers.files import load_safetensors, save_safetensors
 from jaxconv.layers.long import ImplicitKernel, LongConvolve
 from jaxconv.layers.norms import SpectralNorm, operator_norm
 from jaxconv.layers.replacing import replace_convs
+from jaxconv.layers.weights import export_kernel, flip_kernels, import_kernel
 
 __all__ = [
     "Convolve",
@@ -17,6 +19,11 @@ __all__ = [
     "LongConvolve",
     "Operation",
     "SpectralNorm",
+    "export_kernel",
+    "flip_kernels",
+    "import_kernel",
+    "load_safetensors",
     "operator_norm",
     "replace_convs",
+    "save_safetensors",
 ]

@@ -4,6 +4,7 @@ nnx.Conv takes the operation as an argument, and Correlate and Convolve are that
 not; there the parameters are Flax's, and the call is ours.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -204,7 +205,7 @@ class _Transposed(nnx.ConvTranspose):
     def __call__(self, inputs: Array) -> Array:
         spatial = len(self.kernel_size)
         batch = inputs.shape[: inputs.ndim - spatial - 1]
-        x = inputs.reshape(-1, *inputs.shape[len(batch) :])
+        x = inputs.reshape(math.prod(batch), *inputs.shape[len(batch) :])
         kernel = self.kernel[...]
         if self.mask is not None:
             if self.mask.shape != kernel.shape:
@@ -231,7 +232,7 @@ class _Transposed(nnx.ConvTranspose):
 
     # A name asks for S*N positions o of S*i + p = o + D*k. 'VALID' has p = K-1, K dilated, and max(K, S) - S
     # positions more, of which half are cut off at the low end: the lesser half, or with transpose_kernel the
-    # greater, which makes it the adjoint of the layer. 'CAUSAL' cuts at the high end alone.
+    # greater, as in Flax (for S = 2, and S = 1 and odd K, (K-1)//2: the adjoint). 'CAUSAL' cuts at the high end alone.
     # i then runs from -(p // S) to (S*N + K-2 - p) // S, and what is beyond 0 to N-1 the boundary says.
     def _padded(self, x: Array, strides: Sequence[int], dilation: Sequence[int]) -> tuple[Array, Padding]:
         padding = self.padding
@@ -265,7 +266,8 @@ class CorrelateTranspose(_Transposed):
         y[n,o,m] = b[m] + sum over c and k of x[n,i,c] * kernel[k,c,m]   where S*i + p = o + D*k
 
     The kernel is not flipped, as in Flax; with transpose_kernel=True it is, and its features are exchanged: the layer
-    is then the adjoint of the `Correlate` that has this kernel.
+    is then the adjoint of the `Correlate` that has this kernel, with 'SAME' and 'VALID', and with 'CIRCULAR' where the
+    strides are 2, or 1 and the kernel odd (for others Flax's, and so this one, is that adjoint rolled).
 
     >>> import jax.numpy as jnp
     >>> from flax import nnx

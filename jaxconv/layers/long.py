@@ -4,6 +4,7 @@ A state-space model, a Hyena operator and a CKConv are this layer with other par
 products as the kernel is long would be needed for every output; the planner takes the FFT or overlap-save instead.
 """
 
+import math
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -133,9 +134,11 @@ class LongConvolve(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         *batch, time, _ = self._checked(x).shape
-        reach = min(self.length, time) - 1  # farther taps meet no sample
+        reach = max(min(self.length, time) - 1, 0)  # farther taps meet no sample
         taps = self._taps(0 if self.causal else -reach, reach)
-        y = self._convolved(x.reshape(-1, time, self.features), taps, (reach, 0 if self.causal else reach))
+        y = self._convolved(
+            x.reshape(math.prod(batch), time, self.features), taps, (reach, 0 if self.causal else reach)
+        )
         return self._biased(y).reshape(*batch, time, self.features)
 
     def stream(self, batch: int = 1) -> Array:

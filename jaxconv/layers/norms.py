@@ -98,9 +98,10 @@ def operator_norm(layer: nnx.Conv | nnx.ConvTranspose, spatial: Sequence[int]) -
         P = [s * l * -(-p // (s * l)) for p, s, l in zip(P, S, L, strict=True)]
     T = S if max(S) > 1 else L  # where both are, the dilation alone lengthens nothing
     whole = max(T) > 1
+    half = not whole and not jnp.iscomplexobj(kernel)  # A(-f) is the conjugate of A(f)
     symbol = jnp.moveaxis(kernel, (-2, -1), (0, 1))  # a, (g b), k...
     for axis, (p, k, d) in enumerate(zip(P, kernel.shape, D, strict=False)):
-        f = np.arange(p if whole or axis < rank - 1 else p // 2 + 1)  # A(-f) is the conjugate of A(f)
+        f = np.arange(p // 2 + 1 if half and axis == rank - 1 else p)
         fourier = np.exp(2j * np.pi * (np.outer(f, d * np.arange(k)) % p) / p)
         symbol = jnp.tensordot(symbol, jnp.asarray(fourier, jnp.result_type(symbol, 1j)), ((2,), (1,)))
     a, gb = symbol.shape[:2]

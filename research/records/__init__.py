@@ -1,0 +1,1 @@
+"""What a training leaves behind: checkpoints to go on from, metrics, and pictures."""
