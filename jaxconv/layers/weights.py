@@ -65,7 +65,8 @@ def flip_kernels(tree: Any, where: Where | None = None) -> Any:
         return nnx.merge(graph, flip_kernels(state, where))
     leaves, form = jax.tree.flatten_with_path(tree)
     named = [(names(path), leaf) for path, leaf in leaves]
-    chosen = [(where or _kernels_among(dict(named)))(path, leaf) for path, leaf in named]
+    chooses = where or _kernels_among(dict(named))
+    chosen = [chooses(path, leaf) for path, leaf in named]
     _found(
         any(chosen), "a leaf called 'kernel' of three or more axes" if where is None else "a leaf that `where` admits"
     )
