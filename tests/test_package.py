@@ -1,6 +1,7 @@
 """The package as a whole: what an import costs and brings, what is public."""
 
 import ast
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -68,7 +69,7 @@ SURFACES = [getattr(module, name) for module in (signal, ndimage, lax, matching,
 @pytest.mark.parametrize("f", SURFACES, ids=lambda f: f"{f.__module__}.{f.__name__}")
 def test_docstrings_say_what_a_user_wants_to_know(f):
     """A formula, an example, what returns, what raises, what is static, where it is from."""
-    assert "\n        " in f.__doc__
+    assert "\n\n    " in inspect.cleandoc(f.__doc__)
     text = " ".join(f.__doc__.split())
     for word in (">>> ", "eturns", "aises", "tatic under `jax.jit`", "Source:"):
         assert word in text, word

@@ -72,11 +72,26 @@ def test_a_ruling_that_does_not_stand_is_told(tmp_path, monkeypatch):
 
 
 def test_twins(tmp_path):
-    """In full, as in the demo: every verdict holds."""
+    """In full, as in the demo: every statement holds; a twin whose layers do not turn their kernels is told."""
     done = run("twins", "--out", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("- holds: ") == 5
+    assert done.stdout.count("\n- ") == done.stdout.count("\n- holds: ") == 10
+    assert (tmp_path / "twins.md").read_text() == done.stdout.rstrip("\n") + "\n"
     assert (tmp_path / "twins.png").stat().st_size > 10_000
+    assert not list(tmp_path.glob("*.part"))
+    documented = (ROOT / "docs" / "twins.md").read_text()
+    titles = [re.findall(r"^#.*", text, re.MULTILINE) for text in (documented, done.stdout)]
+    assert titles[0] == titles[1]
+    assert documented.count("\n- holds: ") == 10
+
+    planted = "from research import twins; twins.convolution = twins.correlation; twins.typer.run(twins.main)"
+    small = ["--epochs", "1", "--batch", "1437", "--seeds", "2", "--out", str(tmp_path / "planted")]
+    done = subprocess.run(
+        [sys.executable, "-c", planted, *small], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.count("\n- FAILS: ") >= 4
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
