@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from jaxconv.arguments import is_integer
 from jaxconv.lax import conv_general_dilated, conv_transpose
 from jaxconv.lax.base import Padding
 from jaxconv.padding import BOUNDARIES
@@ -78,7 +79,7 @@ def _operation(call: str, flip_kernel: bool, method: Method, accuracy: Accuracy,
             f"`{call}` got padding={padding!r}: the names are {', '.join(map(repr, names))}. Pass one of them, an "
             "int, or an int or a pair (low, high) for each axis. Upper case is Flax's, lower case scipy.ndimage's."
         )
-    if not isinstance(groups, int) or groups < 1 or any(f % groups for f in features):
+    if not is_integer(groups) or groups < 1 or any(f % groups for f in features):
         raise ValueError(
             f"`{call}` got feature_group_count={groups!r} for in_features={features[0]}, out_features={features[1]}: "
             "it must be a positive divisor of both. Change it or the features."
