@@ -1,6 +1,6 @@
 """One training step of each network of research/models: jaxconv beside plain nnx.Conv (lax) and PyTorch, in one run.
 
-    .venv/bin/python scripts/steps.py                  # all, about eight minutes on two cores
+    .venv/bin/python scripts/steps.py                  # all, about five minutes on two cores
     .venv/bin/python scripts/steps.py --models convnext
 
 A step is forward, backward and the update (SGD with momentum), in float32, on random images. PyTorch's nets have the
@@ -330,7 +330,7 @@ def main(
     about = (
         f"{jax.devices()[0].device_kind}, {cpu[1] if cpu else platform.processor()}, {len(os.sched_getaffinity(0))} "
         f"cores, {time.strftime('%Y-%m-%d')}, python {platform.python_version()}, jax {jax.__version__}, torch "
-        f"{torch.__version__}; `.venv/bin/python scripts/steps.py`"
+        f"{torch.__version__}; `.venv/bin/python scripts/steps.py --rounds {rounds}`"
     )
     lines = [
         about,

@@ -72,7 +72,7 @@ def extended(x: Array, pads: Sequence[tuple[int, int]], boundary: str) -> Array:
     return jnp.pad(x, [(0, 0), *pads, (0, 0)], mode=BOUNDARIES[boundary])
 
 
-def _operation(call: str, flip_kernel: bool, method: Method, accuracy: Accuracy, padding, names, groups, *features):
+def operation_of(call: str, flip_kernel: bool, method: Method, accuracy: Accuracy, padding, names, groups, *features):
     parse_wishes(call, method, accuracy)
     if isinstance(padding, str) and padding not in names:
         raise ValueError(
@@ -96,7 +96,7 @@ class _Layer(nnx.Conv):
         method: Method = "auto", accuracy: Accuracy = "normwise", **kwargs: Any,
     ):  # fmt: skip
         call = f"jaxconv.layers.{type(self).__name__}"
-        operation = _operation(
+        operation = operation_of(
             call, self.flip_kernel, method, accuracy, padding, (*NAMES, "SAME_LOWER"),
             feature_group_count, in_features, out_features,
         )  # fmt: skip
@@ -184,7 +184,7 @@ class _Transposed(nnx.ConvTranspose):
         kernel_init: Callable[..., Array] | None = None, **kwargs: Any,
     ):  # fmt: skip
         call = f"jaxconv.layers.{type(self).__name__}"
-        self.operation = _operation(
+        self.operation = operation_of(
             call, self.flip_kernel, method, accuracy, padding, NAMES, feature_group_count, in_features, out_features
         )
         if output_padding is not None and isinstance(padding, str) and padding not in ("SAME", "VALID"):

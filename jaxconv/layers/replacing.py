@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from flax import nnx
 from jax import lax
 
-from jaxconv.layers.convolutional import CorrelateTranspose, Operation, _operation
+from jaxconv.layers.convolutional import CorrelateTranspose, Operation, operation_of
 from jaxconv.planner import Accuracy, Method
 
 
@@ -73,7 +73,7 @@ def replace_convs(model: nnx.Module, *, method: Method = "auto", accuracy: Accur
             f"`jaxconv.layers.replace_convs` got a model of type {type(model).__name__}: it must be an nnx.Module. For "
             "Linen pass `conv_general_dilated=jaxconv.lax.conv_general_dilated` to linen.Conv."
         )
-    operation = _operation("jaxconv.layers.replace_convs", False, method, accuracy, "SAME", ("SAME",), 1, 1, 1)
+    operation = operation_of("jaxconv.layers.replace_convs", False, method, accuracy, "SAME", ("SAME",), 1, 1, 1)
     return Replacements(
         Replacement(".".join(map(str, path)) or "(the model)", type(layer).__name__, *_replaced(layer, operation))
         for path, layer in nnx.iter_graph(model)
