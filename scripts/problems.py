@@ -90,7 +90,7 @@ def _filters(*rows: tuple[int, int, int]) -> list[Problem]:
     return [Problem(mode_axes("row", [n] * d, [k] * d, "same", True)) for d, n, k in rows]
 
 
-# As in rows.py, and the two passes of a Gaussian.
+# As in rows.py and steps.py, and the two passes of a Gaussian.
 ROWS = [
     *_filters((1, 10**3, 31), (1, 10**5, 31), (1, 10**5, 1001), (1, 10**6, 101), (1, 10**6, 10001)),
     *_filters((2, 256, 3), *((2, 1024, k) for k in (3, 7, 15, 31, 63)), (2, 2048, 7), (3, 96, 5)),
@@ -109,6 +109,13 @@ ROWS = [
     *_layers(1, 1024, 1023, n=4, g=64),
     *_layers(3, 32, 3, n=1, c=16, m=16),
     *_layers(2, 8, 3, n=128, c=32, m=32),
+    *_layers(2, 32, 3, n=64, c=3, m=32),
+    *_layers(2, 16, 3, n=64, c=32, m=64),
+    *_layers(2, 8, 3, n=64, c=64, m=128),
+    *_layers(2, 4, 3, n=64, c=16, m=32),
+    *_layers(2, 32, 3, n=16, c=32, m=32),
+    *_layers(2, 8, 3, n=16, c=128, m=128),
+    *_layers(2, 4, 3, n=16, c=256, m=256),
     replace(_layers(2, 16, 3, n=1, g=64, c=16, m=32)[2], layouts=Triple("c01gn", "c01gm", "01ngm")),
     Problem(lax_axes("row", [16] * 3, [3] * 3, [1] * 3, [(1, 2)] * 3, [2] * 3), n=1, c=32, m=16).kernel_pass,
     Problem(lax_axes("row", [512], [1], [1], "SAME"), c=500, m=500),

@@ -137,7 +137,8 @@ def indices(layout: str) -> list[int]:
 def multiply(x: Array, lx: str, w: Array, lw: str, ly: str, precision=None) -> Array:
     """The sum of x*w over the letters that `ly` lacks; elementwise where it can be.
 
-    Letters of length 1 are left out of matrix products: XLA would transpose for them.
+    Letters of length 1 are left out of matrix products, and neighbours that are both summed are made one: XLA would
+    transpose for them.
     """
     sizes = dict(zip(lx, x.shape, strict=True))
     for letter, size in zip(lw, w.shape, strict=True):
@@ -146,9 +147,20 @@ def multiply(x: Array, lx: str, w: Array, lw: str, ly: str, precision=None) -> A
         return _spread(x, lx, ly) * _spread(w, lw, ly)
     x, lx = _squeezed(x, lx)
     w, lw = _squeezed(w, lw)
+    for a, b in zip(lx, lx[1:], strict=False):
+        if a + b in lw and a not in ly and b not in ly:
+            x, lx = _joined(x, lx, a, b)
+            w, lw = _joined(w, lw, a, b)
     inner = [letter for letter in ly if letter in lx + lw]
     y = jnp.einsum(x, indices(lx), w, indices(lw), indices("".join(inner)), precision=precision)
     return y.reshape([sizes[letter] for letter in ly])
+
+
+def _joined(array: Array, layout: str, a: str, b: str) -> tuple[Array, str]:
+    """The neighbours a and b as one axis b."""
+    place, shape = layout.index(a), array.shape
+    joined = array.reshape(*shape[:place], shape[place] * shape[place + 1], *shape[place + 2 :])
+    return joined, layout.replace(a, "")
 
 
 def _squeezed(array: Array, layout: str) -> tuple[Array, str]:

@@ -16,8 +16,8 @@ class Block(nnx.Module):
     def __init__(self, features: int, layers: Layers):
         self.depthwise = layers.depthwise(features, 7)
         self.norm = layers.layer_norm(features)
-        self.expand = layers.linear(features, 4 * features)
-        self.project = layers.linear(4 * features, features)
+        self.expand = layers.pointwise(features, 4 * features)
+        self.project = layers.pointwise(4 * features, features)
         self.scale = nnx.Param(jnp.full(features, 0.1))
 
     def __call__(self, x: Array) -> Array:

@@ -32,6 +32,13 @@ class Layers:
         layer = partial(OPERATIONS[self.op], rngs=self.rngs, dtype=self.dtype)
         return layer(features, out, (size, size), strides, **more, **arguments)
 
+    def pointwise(self, features: int, out: int, axes: int = 2) -> nnx.Module:
+        """A linear map at each position of `axes` spatial axes."""
+        if self.op == "lax":
+            return self.linear(features, out)
+        layer = partial(OPERATIONS[self.op], rngs=self.rngs, dtype=self.dtype)
+        return layer(features, out, (1,) * axes, method=self.method)
+
     def depthwise(self, features: int, size: int) -> nnx.Module:
         return self.conv(features, features, size, feature_group_count=features)
 

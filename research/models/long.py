@@ -14,12 +14,12 @@ class Block(nnx.Module):
 
     def __init__(self, features: int, length: int, layers: Layers):
         self.norm = layers.layer_norm(features)
-        self.gate = layers.linear(features, features)
+        self.gate = layers.pointwise(features, features, 1)
         self.long = layers.long(features, length)
-        self.mix = layers.linear(features, features)
+        self.mix = layers.pointwise(features, features, 1)
         self.second_norm = layers.layer_norm(features)
-        self.expand = layers.linear(features, 2 * features)
-        self.project = layers.linear(2 * features, features)
+        self.expand = layers.pointwise(features, 2 * features, 1)
+        self.project = layers.pointwise(2 * features, features, 1)
 
     def __call__(self, x: Array) -> Array:
         y = self.norm(x)
@@ -32,7 +32,7 @@ class LongClassifier(nnx.Module):
 
     def __init__(self, shape: tuple[int, int, int], classes: int, width: int, layers: Layers):
         height, breadth, channels = shape
-        self.embed = layers.linear(channels, width)
+        self.embed = layers.pointwise(channels, width, 1)
         self.blocks = nnx.List([Block(width, height * breadth, layers) for _ in range(2)])
         self.norm = layers.layer_norm(width)
         self.readout = layers.linear(width, classes)
