@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 import jaxconv
+import jaxconv.attribution
 import jaxconv.layers
 
 ROOT = Path(__file__).parent.parent
-MODULES = {jaxconv, jaxconv.signal, jaxconv.layers} | {
+MODULES = {jaxconv, jaxconv.signal, jaxconv.layers, jaxconv.attribution} | {
     m for m in map(jaxconv.__dict__.get, jaxconv.__all__) if inspect.ismodule(m)
 }
 

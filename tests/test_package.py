@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 import jaxconv
-from jaxconv import lax, layers, matching, ndimage, signal
+from jaxconv import attribution, lax, layers, matching, ndimage, signal
 
 ROOT = Path(__file__).parent.parent
 STREET = [
     "problem", "arguments", "padding", "reference", "engines", "costs", "wisdom", "planner", "primitive", "plan",
-    "tune", "separable", "along", "lax", "ndimage", "signal", "matching", "layers", "identities", "cli",
+    "tune", "separable", "along", "lax", "ndimage", "signal", "matching", "layers", "attribution", "identities",
+    "cli",
 ]  # fmt: skip
-FOLDERS = ("engines", "identities", "layers", "lax", "matching", "ndimage", "signal")
+FOLDERS = ("attribution", "engines", "identities", "layers", "lax", "matching", "ndimage", "signal")
 
 
 def test_import_brings_nothing_beside_jax():
@@ -63,7 +64,9 @@ def test_what_is_public():
         assert getattr(jaxconv, name).__doc__
 
 
-SURFACES = [getattr(module, name) for module in (signal, ndimage, lax, matching, layers) for name in module.__all__]
+SURFACES = [
+    getattr(module, name) for module in (signal, ndimage, lax, matching, layers, attribution) for name in module.__all__
+]
 
 
 @pytest.mark.parametrize("f", SURFACES, ids=lambda f: f"{f.__module__}.{f.__name__}")

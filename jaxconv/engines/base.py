@@ -5,6 +5,7 @@ An engine is one algorithm for `y = contract(problem, x, w)`. It says when it ca
 computes (`run`). It never chooses; the planner does, and computes nothing.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -147,7 +148,7 @@ def multiply(x: Array, lx: str, w: Array, lw: str, ly: str, precision=None) -> A
         return _spread(x, lx, ly) * _spread(w, lw, ly)
     x, lx = _squeezed(x, lx)
     w, lw = _squeezed(w, lw)
-    for a, b in zip(lx, lx[1:], strict=False):
+    for a, b in itertools.pairwise(lx):
         if a + b in lw and a not in ly and b not in ly:
             x, lx = _joined(x, lx, a, b)
             w, lw = _joined(w, lw, a, b)

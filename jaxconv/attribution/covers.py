@@ -1,0 +1,105 @@
+"""Occlusion: what the score loses when a part of the image is covered."""
+
+from functools import partial
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxconv.attribution.networks import Model, chosen, class_count, finite, images, network, targets
+from jaxconv.attribution.rows import Progress, check_chunk, stacked
+
+
+def occlusion(
+    model: Model,
+    x: Array,
+    target: Any = None,
+    *,
+    window: int | tuple[int, ...],
+    stride: int | tuple[int, ...] = 1,
+    baseline: Any = 0.0,
+    chunk: int | None = None,
+    progress: Progress = False,
+) -> Array:
+    """What each window of the image is worth to the score: how much it falls when the window is covered.
+
+        map[n,o] = y[n, target](x) - y[n, target](x with b in place of x[n, S*o + k], k < window)
+
+    >>> import jax.numpy as jnp
+    >>> model = lambda x: x.sum((1, 2))[:, None]
+    >>> occlusion(model, jnp.array([[[1.], [2.], [3.], [4.]]]), 0, window=2)
+    Array([[3., 5., 7.]], dtype=float32)
+
+    Parameters
+    ----------
+    model, x, target, progress
+        As in `saliency`.
+    window, stride : int or one for each spatial axis
+        In samples. Windows lie within the image, and need not reach its end.
+    baseline : float or array
+        b, broadcast to x: what covers.
+    chunk : int, optional
+        How many covered images pass the network at a time; by default as many as there are images.
+
+    Returns
+    -------
+    Array
+        [n, *windows], one value a window, (size - window) // stride + 1 of them along each axis. For a linear model it
+        is the correlation of w (x - b) with a box.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `saliency`; windows that are no positive integers, or longer than the image.
+
+    Static under `jax.jit`: model, window, stride, chunk, progress.
+
+    Source: Zeiler and Fergus, Visualizing and understanding convolutional networks, 2013, section 4.2.
+    """
+    check_chunk("occlusion", chunk)
+    x, net = images("occlusion", x), network("occlusion", model)
+    sizes = x.shape[1:-1]
+    window, stride = (_each("occlusion", n, v, sizes) for n, v in (("window", window), ("stride", stride)))
+    if any(w > size for w, size in zip(window, sizes, strict=True)):
+        raise ValueError(f"`occlusion` got window={window}: it must not exceed the image's size, {sizes}.")
+    wanted = targets("occlusion", target, len(x), class_count("occlusion", net, x))
+    cover = jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape)
+    found, score = _fallen(net.call, net.state, x, wanted, cover, window, stride, chunk, progress)
+    finite("occlusion", score)
+    return found
+
+
+def _each(call: str, name: str, value: Any, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    values = (value,) * len(sizes) if isinstance(value, int) else tuple(value)
+    if len(values) != len(sizes) or not all(isinstance(v, int) and v >= 1 for v in values):
+        raise ValueError(
+            f"`{call}` got {name}={value!r}: it must be a positive integer, or one for each of {len(sizes)} axes."
+        )
+    return values
+
+
+@partial(jax.jit, static_argnames=("call", "window", "stride", "chunk", "progress"))
+def _fallen(call, state, x, target, cover, window, stride, chunk, progress):
+    scores = call(state, x)
+    target = scores.argmax(1) if target is None else target
+    whole = chosen(scores, target)
+    counts = [(size - w) // s + 1 for size, w, s in zip(x.shape[1:-1], window, stride, strict=True)]
+    starts = np.stack(np.unravel_index(np.arange(prod(counts)), counts), 1) * np.array(stride)
+    positions = [np.arange(size) for size in x.shape[1:-1]]
+
+    def row(image, which):
+        start = jnp.asarray(starts)[which]
+        inside = jnp.ones(())
+        for axis, (p, w) in enumerate(zip(positions, window, strict=True)):
+            along = (p >= start[:, axis, None]) & (p < start[:, axis, None] + w)
+            shape = [1] * (x.ndim - 1)
+            shape[axis] = len(p)
+            inside = inside * along.reshape(len(start), *shape)
+        return chosen(call(state, jnp.where(inside > 0, cover[image], x[image])), target[image])
+
+    covered = stacked(row, len(x), prod(counts), chunk, progress)
+    found = whole[:, None] - covered
+    return found.reshape(len(x), *counts), whole

@@ -1,0 +1,317 @@
+"""Models as pure functions of their state and of x, and the values inside: a layer's features by the layer's path."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.ad_checkpoint import checkpoint_name
+from jax.core import Tracer
+from jax.extend.core import Var
+
+from jaxconv.attribution.programs import Equation, Place, Program, equations, evaluate, inner
+
+Model = Any
+CONVOLUTIONS = ("conv_general_dilated", "contract")
+LAST = "last_conv"
+
+
+class Network(NamedTuple):
+    """A model as scores = call(state, x). `call` is hashable, static under `jax.jit`; the state is a pytree."""
+
+    call: Callable[[Any, Array], Array]
+    state: Any
+
+
+@dataclass(frozen=True)
+class _Function:
+    """A plain function; names are those of `jax.ad_checkpoint.checkpoint_name` in it."""
+
+    f: Callable[[Array], Any]
+
+    def __call__(self, state: Any, x: Array) -> Array:
+        return self.f(x)
+
+
+@dataclass(frozen=True)
+class _NNX:
+    """A Flax NNX model, merged from its state: a copy, each of whose modules names its output by the module's path."""
+
+    graph: Any
+
+    def __call__(self, state: Any, x: Array) -> Array:
+        from flax import nnx
+
+        model = nnx.merge(self.graph, state, copy=True)
+        for path, module in list(nnx.iter_graph(model)):
+            if isinstance(module, nnx.Module) and path:
+                name = ".".join(map(str, path))
+                object.__setattr__(module, "_path_of_layer", name)
+                object.__setattr__(module, "__class__", _naming(type(module)))
+        return model(x)
+
+
+@cache
+def _naming(kind: type) -> type:
+    """The class whose calls name what they return."""
+
+    def __call__(self, *args, **kwargs):
+        return _named(kind.__call__(self, *args, **kwargs), self._path_of_layer)
+
+    return type(kind.__name__, (kind,), {"__call__": __call__, "__module__": kind.__module__})
+
+
+@dataclass(frozen=True)
+class _Linen:
+    """A Flax Linen module and its variables."""
+
+    module: Any
+
+    def __call__(self, variables: Any, x: Array) -> Array:
+        from flax import linen
+
+        def name(call, args, kwargs, context):
+            y = call(*args, **kwargs)
+            path = ".".join(context.module.path)
+            return _named(y, path) if path and context.method_name == "__call__" else y
+
+        with linen.intercept_methods(name):
+            return self.module.apply(variables, x)
+
+
+def _named(output: Any, name: str) -> Any:
+    return jax.tree.map(lambda y: checkpoint_name(y, name) if isinstance(y, jax.Array) else y, output)
+
+
+def network(call: str, model: Model) -> Network:
+    """The network of an NNX module, of a bound Linen module, or of a function x -> scores."""
+    if "flax" in sys.modules:
+        from flax import linen, nnx
+
+        if isinstance(model, nnx.Module):
+            _check_mode(call, model)
+            graph, state = nnx.split(model)
+            return Network(_NNX(graph), state)
+        if isinstance(model, linen.Module):
+            if model.scope is None:
+                raise ValueError(
+                    f"`{call}` got a Linen module without variables. Pass `module.bind(variables)`, with "
+                    "deterministic and use_running_average as for inference."
+                )
+            module, variables = model.unbind()
+            return Network(_Linen(module), variables)
+    if not callable(model):
+        raise TypeError(
+            f"`{call}` got a model of type {type(model).__name__}: it must be a Flax NNX module, a bound Linen module, "
+            "or a function of x that returns the scores [n, classes]."
+        )
+    return Network(_Function(model), ())
+
+
+def in_training(model: Any) -> list[str]:
+    """The paths of an NNX model's modules that are in train mode."""
+    from flax import nnx
+
+    return [
+        ".".join(map(str, path)) or type(module).__name__
+        for path, module in nnx.iter_graph(model)
+        if getattr(module, "use_running_average", None) is False
+        or (getattr(module, "deterministic", None) is False and getattr(module, "rate", 1) != 0)
+    ]
+
+
+def _check_mode(call: str, model: Any) -> None:
+    if training := in_training(model):
+        raise ValueError(
+            f"`{call}` got a model in train mode ({', '.join(training)}): a map would depend on the other images of "
+            "the batch, or on chance. Call `model.eval()` first."
+        )
+
+
+# ---- scores
+
+
+def images(call: str, x: Any) -> Array:
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"`{call}` got x of dtype {x.dtype}: derivatives need floating numbers. Convert x.")
+    if x.ndim < 2:
+        raise ValueError(f"`{call}` got x of shape {x.shape}: it must be a batch, [n, ..., channels]. Use x[None].")
+    return x
+
+
+def class_count(call: str, net: Network, x: Array) -> int:
+    """Of the network's scores, whose shape is checked; nothing is computed."""
+    y = jax.eval_shape(net.call, net.state, x)
+    if not (hasattr(y, "shape") and len(y.shape) == 2 and y.shape[0] == len(x) and y.shape[1] > 0):
+        got = getattr(y, "shape", type(y).__name__)
+        raise ValueError(
+            f"`{call}` got a model whose output for x of shape {x.shape} is {got}: it must be the scores before "
+            "softmax, [n, classes]. Wrap it in a function that returns them."
+        )
+    return y.shape[1]
+
+
+def targets(call: str, target: Any, n: int, classes: int) -> Array | None:
+    """One class an image; None, for the class with the highest score, is left to the program."""
+    if target is None:
+        return None
+    target = jnp.asarray(target)
+    if not jnp.issubdtype(target.dtype, jnp.integer) or target.shape not in ((), (n,)):
+        raise ValueError(
+            f"`{call}` got target of dtype {target.dtype} and shape {target.shape}: it must be one class number, or "
+            f"one for each of the {n} images."
+        )
+    if not isinstance(target, Tracer):
+        values = np.asarray(target)
+        if values.size and (values.min() < 0 or values.max() >= classes):
+            raise ValueError(
+                f"`{call}` got target {values.tolist()}: the model has {classes} classes, 0 to {classes - 1}."
+            )
+    return jnp.broadcast_to(target, (n,))
+
+
+def chosen(scores: Array, target: Array | None) -> Array:
+    """Each image's score of its target, NaN where there is no such class."""
+    target = jax.lax.stop_gradient(scores).argmax(1) if target is None else target
+    known = (target >= 0) & (target < scores.shape[1])
+    score = jnp.take_along_axis(scores, jnp.where(known, target, 0)[:, None], 1)[:, 0]
+    return score * jnp.where(known, 1, jnp.nan).astype(score.dtype)  # so that the derivative is NaN, too
+
+
+def finite(call: str, score: Array) -> None:
+    """An error for a score that is not a number, where values are known."""
+    if isinstance(score, Tracer):
+        return
+    wrong = np.flatnonzero(~np.isfinite(np.asarray(score)))
+    if wrong.size:
+        raise ValueError(
+            f"`{call}` got NaN or infinity as the score of image {wrong[0]} ({wrong.size} of {score.size}): no map "
+            "means anything there. Look at the input and the weights."
+        )
+
+
+# ---- layers
+
+
+class Features(NamedTuple):
+    """What a layer puts out, and how the scores go on from it."""
+
+    program: Any
+    place: Place
+    shape: tuple[int, ...]
+    dtype: Any
+
+
+def layer(call: str, net: Network, x: Array, path: str) -> Features:
+    """The features that a path names: of a module, of a `checkpoint_name`, or 'last_conv'.
+
+    'last_conv' is what the program's last convolution gives, with the bias: what is added to it and does not depend
+    on x.
+    """
+    program = jax.make_jaxpr(net.call)(net.state, x)
+    found = list(equations(program.jaxpr))
+    places = named(found)
+    if path == LAST:
+        convolutions = [(place, eqn) for place, eqn in found if eqn.primitive.name in CONVOLUTIONS]
+        if convolutions:
+            place, eqn = _with_bias(program.jaxpr, *convolutions[-1], len(jax.tree.leaves(net.state)))
+            places = {LAST: (place, eqn.outvars[0].aval)}
+        elif any(p.primitive.name in CONVOLUTIONS for _, e in found for q in inner(e) for _, p in equations(q)):
+            raise ValueError(
+                f"`{call}` got layer 'last_conv': the model's convolutions lie within scan, cond or a derivative of "
+                "their own, where a value is not one array. Name a layer outside of it."
+            )
+    if path not in places:
+        known = ", ".join(map(repr, places)) or "none with a name"
+        raise ValueError(
+            f"`{call}` got layer {path!r}, which the model does not call. Its layers: {known}"
+            + (". It has no convolution." if path == LAST else ", and 'last_conv'.")
+        )
+    place, aval = places[path]
+    if len(aval.shape) < 3 or aval.shape[0] != len(x):
+        raise ValueError(
+            f"`{call}` got layer {path!r}, whose output has the shape {aval.shape}: a map needs features at positions, "
+            f"[n, ..., channels] with n={len(x)}."
+        )
+    return Features(program, place, aval.shape, aval.dtype)
+
+
+def named(found: list[tuple[Place, Equation]]) -> dict[str, tuple[Place, Any]]:
+    """Names of values, and where they are; the second call of a module is called path#2."""
+    places: dict[str, tuple[Place, Any]] = {}
+    for place, eqn in found:
+        if eqn.primitive.name == "name":
+            name = path = eqn.params["name"]
+            count = 1
+            while path in places:
+                count += 1
+                path = f"{name}#{count}"
+            places[path] = place, eqn.outvars[0].aval
+    return places
+
+
+def _with_bias(jaxpr: Program, place: Place, eqn: Equation, constants: int) -> tuple[Place, Equation]:
+    """The value after a convolution and the additions, directly behind it, of what does not depend on x."""
+    here = jaxpr
+    for position in place[:-1:2]:
+        here = inner(here.eqns[position])[0]
+    dependent = _dependent(jaxpr, set(jaxpr.invars[constants:]), place)
+    grouped = eqn.primitive.name == "contract"  # its groups have an axis of their own, until they are merged
+    for position in range(place[-1] + 1, len(here.eqns)):
+        after, value = here.eqns[position], eqn.outvars[0]
+        if not any(v is value for v in after.invars):
+            continue
+        others = [v for v in after.invars if isinstance(v, Var) and v is not value]
+        merges = (
+            after.primitive.name == "reshape"
+            and grouped
+            and len(after.outvars[0].aval.shape) == len(value.aval.shape) - 1
+        )
+        if not (merges or after.primitive.name in ("add", "name", "convert_element_type")) or dependent & set(others):
+            break
+        grouped = grouped and not merges
+        place, eqn = (*place[:-1], position), after
+    return place, eqn
+
+
+def _dependent(jaxpr: Program, dependent: set[Var], place: Place) -> set[Var]:
+    """The values, in the program in which a place lies, that depend on x."""
+    for position, eqn in enumerate(jaxpr.eqns):
+        flags = [isinstance(v, Var) and v in dependent for v in eqn.invars]
+        if len(place) > 1 and position == place[0]:
+            program = inner(eqn)[0]
+            entered = {v for v, flag in zip(program.invars, flags, strict=True) if flag}
+            return _dependent(program, entered, place[2:])
+        if any(flags):
+            dependent |= set(eqn.outvars)
+    return dependent
+
+
+def with_features(net: Network, features: Features, x: Array, more: Array | None = None) -> tuple[Array, Array]:
+    """(scores, features), where `more` is added to the features before the program goes on."""
+    seen = []
+    eqn = _equation_at(features)
+
+    def stands(inputs):
+        parameters = eqn.primitive.get_bind_params(eqn.params)
+        value = eqn.primitive.bind(*inputs, **parameters)
+        value = value[0] if eqn.primitive.multiple_results else value
+        seen.append(value)
+        return [value if more is None else value + more]
+
+    arguments = jax.tree.leaves((net.state, x))
+    scores = evaluate(features.program, arguments, {features.place: stands}, remat=False)[0]
+    return scores, seen[0]
+
+
+def _equation_at(features: Features) -> Equation:
+    here = features.program.jaxpr
+    for position in features.place[:-1:2]:
+        here = inner(here.eqns[position])[0]
+    return here.eqns[features.place[-1]]
