@@ -16,6 +16,8 @@ SMALL = {
     "adjoint": ["--size", "48", "--kernel", "5"],
     "photograph": ["--name", "coins", "--passes", "1", "--method", "fft"],
     "probes": ["--patch", "50", "--count", "2"],
+    "heatmaps": ["--quick", "--steps", "8", "--count", "8"],
+    "gain": ["--quick", "--steps", "4"],
 }
 
 

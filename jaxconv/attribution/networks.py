@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -145,9 +145,14 @@ def images(call: str, x: Any) -> Array:
     return x
 
 
+@partial(jax.jit, static_argnums=0)
+def _scores(call: Callable, state: Any, x: Array) -> Any:  # traced once for each model and shape
+    return call(state, x)
+
+
 def class_count(call: str, net: Network, x: Array) -> int:
     """Of the network's scores, whose shape is checked; nothing is computed."""
-    y = jax.eval_shape(net.call, net.state, x)
+    y = _scores.eval_shape(net.call, net.state, x)
     if not (hasattr(y, "shape") and len(y.shape) == 2 and y.shape[0] == len(x) and y.shape[1] > 0):
         got = getattr(y, "shape", type(y).__name__)
         raise ValueError(
