@@ -235,6 +235,15 @@ def test_boundaries_are_numpys(boundary, rng):
     np.testing.assert_array_equal(layer(jnp.asarray(x, jnp.float32)), expected + np.asarray(layer.bias[...]))
 
 
+@pytest.mark.parametrize(("name", "mode"), [("mirror", "reflect"), ("wrap", "wrap")])
+def test_a_boundary_extends_the_input_before_its_dilation(name, mode, rng):
+    layer = with_integers(made(Correlate, 2, 3, 4, padding=name, input_dilation=2, **DIRECT), rng)
+    flax = made(nnx.Conv, 2, 3, 4, padding=((0, 0),), input_dilation=2)
+    nnx.update(flax, nnx.state(layer))
+    x = integers(rng, (2, 5, 2))
+    equal(layer(x), flax(jnp.pad(x, ((0, 0), (1, 2), (0, 0)), mode)))  # as nnx.Conv extends it without a dilation
+
+
 # y[o] over S*i + p = o + D*k: with p = D*(K-1) all that a sample acts on, then cut as the names say.
 def scattered(x, kernel, S, D, boundary, transpose_kernel):
     """The transposed layer of x (n, time, c) as a scatter of every sample of the extended input."""
@@ -566,7 +575,8 @@ def test_long_dtypes(implicit, rng):
     with_integers(layer, rng)
     x = integers(rng, (1, 8, 2), most=3)
     y, state = layer.step(x, layer.stream())
-    assert y.dtype == state.dtype == layer.stream().dtype == layer(x).dtype == jnp.bfloat16
+    assert y.dtype == layer(x).dtype == jnp.bfloat16
+    assert state.dtype == layer.stream().dtype == jnp.float32
     if not implicit:
         expected = long_sum(x, layer.kernel[...], True) + np.asarray(layer.bias[...])
         equal(y, jnp.asarray(expected, jnp.bfloat16))
@@ -574,6 +584,33 @@ def test_long_dtypes(implicit, rng):
     assert low.kernel.dtype == low.bias.dtype == jnp.bfloat16
     assert low(x).dtype == jnp.float32
     assert low(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+    y, state = low.step(x.astype(jnp.bfloat16), low.stream())
+    assert (y.dtype, state.dtype) == (jnp.bfloat16, jnp.float32)
+    assert low.step(x, low.stream())[0].dtype == jnp.float32
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_a_stream_of_a_half_type_adds_small_terms(dtype):
+    ones = dict(kernel_init=nnx.initializers.ones, bias_init=nnx.initializers.ones)
+    layer = made(LongConvolve, 1, 64, dtype=dtype, **ones, **DIRECT)
+    x = jnp.full((64, 1, 1, 1), 2.0**-12).at[0].set(1)  # 1 + 2**-12 is 1 in either type
+
+    def step(state, sample):
+        y, state = layer.step(sample, state)
+        return state, y
+
+    y = jax.lax.scan(step, layer.stream(), x)[1]
+    whole = layer(x.reshape(1, 64, 1))
+    equal(y.reshape(whole.shape), whole)
+    assert whole[0, -1] > whole[0, 0] == 2
+
+
+def test_a_parameter_is_the_kernel(rng):
+    for causal, taps in ((True, 5), (False, 9)):
+        kernel = nnx.Param(integers(rng, (taps, 2)))
+        layer = LongConvolve(2, 5, causal=causal, kernel=kernel, rngs=nnx.Rngs(0), **DIRECT)
+        x = integers(rng, (1, 7, 2))
+        np.testing.assert_array_equal(layer(x), long_sum(x, kernel[...], causal))
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -757,6 +794,20 @@ def test_the_norm_of_zeros_has_a_gradient():
     assert jnp.isfinite(gradient["kernel"][...]).all()
 
 
+def test_the_norm_of_one_axis_takes_an_int():
+    layer = made(Correlate, 2, 3, 3, padding="CIRCULAR")
+    equal(operator_norm(layer, 8), operator_norm(layer, (8,)))
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.float32])
+def test_the_spectral_norm_of_zeros_is_zero(dtype, strides):
+    zeros = dict(kernel_init=nnx.initializers.zeros, dtype=dtype, param_dtype=dtype)
+    layer = made(Correlate, 1, 1, 3, strides, padding="CIRCULAR", **zeros, **DIRECT)
+    assert operator_norm(layer, (4,)) > 0
+    equal(SpectralNorm(layer)(jnp.ones((4, 1), dtype)), jnp.zeros((4 // strides, 1), dtype))
+
+
 NORMALISED = {
     "circular": (Correlate, 2, 3, (3, 3), (5, 4), dict(padding="CIRCULAR"), 1.0),
     "flax, mask": (nnx.Conv, 4, 6, 3, (6,), dict(padding="CIRCULAR", mask=MASK), 0.5),
@@ -843,6 +894,7 @@ class Model(nnx.Module):
         self.own = nnx.Conv(4, 4, (1, 1), conv_general_dilated=own, rngs=rngs)
         self.up = Upsample(4, 4, (2, 2), strides=2, rngs=rngs)
         self.linen = nnx.bridge.ToNNX(linen.Conv(4, (1, 1)), rngs=rngs).lazy_init(x)
+        self.dense = nnx.bridge.ToNNX(linen.Dense(4), rngs=rngs).lazy_init(x)
         self.ours = Convolve(4, 4, (3, 3), rngs=rngs)
 
     def __call__(self, x):
@@ -854,13 +906,13 @@ class Model(nnx.Module):
 
 
 REPORT = """\
-4 of 8 layers run on jaxconv
+5 of 8 layers run on jaxconv
   block.first     Conv: on jaxconv
   chain.layers.0  ConvTranspose: on jaxconv, as a CorrelateTranspose
   chain.layers.2  ConvTranspose: on jaxconv, as a CorrelateTranspose
   linen           ToNNX: a Linen module: pass conv_general_dilated= to its linen.Conv
   many.0          Conv: on jaxconv
-  ours            Convolve: on jaxconv already
+  ours            Convolve: on jaxconv already, now with method='direct', accuracy='elementwise'
   own             Conv: has an operation of its own, {own!r}
   up              Upsample: a subclass of nnx.ConvTranspose: derive it from jaxconv.layers.CorrelateTranspose"""
 
@@ -887,12 +939,39 @@ def test_a_model_on_jaxconv(rng):
     wanted = Operation(method="direct", accuracy="elementwise")
     assert model.block.first.conv_general_dilated == wanted == model.chain.layers[0].operation
 
-    again = {r.path: r for r in replace_convs(model)}
-    assert not any(r.replaced for r in again.values())
-    assert {p for p, r in again.items() if r.note == "on jaxconv already"} == {
-        "block.first", "many.0", "chain.layers.0", "chain.layers.2", "ours",
-    }  # fmt: skip
-    assert model.block.first.conv_general_dilated == wanted
+    ours = {"block.first", "many.0", "chain.layers.0", "chain.layers.2", "ours"}
+    again = replace_convs(model, method="direct", accuracy="elementwise")
+    assert not any(r.replaced for r in again)
+    assert {r.path for r in again if r.note == "on jaxconv already"} == ours
+    again = replace_convs(model, method={"forward": "fft"})
+    note = "on jaxconv already, now with method={'forward': 'fft'}, accuracy='normwise'"
+    assert {r.path for r in again if r.note == note} == {r.path for r in again if r.replaced} == ours
+    wanted = Operation(method=(("forward", "fft"),))
+    assert model.block.first.conv_general_dilated == wanted == model.chain.layers[0].operation
+    assert model.ours.conv_general_dilated == Operation(True, wanted.method)
+
+
+class Bridged(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        return linen.Conv(2, (3,))(x)
+
+
+@pytest.mark.parametrize(
+    ("module", "initialised", "has"),
+    [
+        (linen.Conv(2, (3,)), False, True),
+        (linen.Sequential([linen.Dense(2), linen.Conv(2, (3,))]), False, True),
+        (Bridged(), True, True),
+        (linen.Dense(2), True, False),
+        (linen.Dense(2), False, False),
+        (linen.MultiHeadDotProductAttention(2), True, False),
+    ],
+)
+def test_bridges_with_convolutions_are_named(module, initialised, has):
+    bridge = nnx.bridge.ToNNX(module, rngs=nnx.Rngs(0))
+    bridge = bridge.lazy_init(jnp.ones((1, 5, 2))) if initialised else bridge
+    assert [(r.layer, r.replaced) for r in replace_convs(bridge)] == ([("ToNNX", False)] if has else [])
 
 
 def test_a_model_that_is_one_layer_or_none():
@@ -933,6 +1012,11 @@ ERRORS = {
     "method, pass": (lambda: make(ConvolveTranspose, method={"back": "fft"}), ValueError, "ConvolveTranspose` got method={'back': 'fft'}", "'kernel'"),
     "method, type": (lambda: make(Correlate, method=3), TypeError, "got method=3", "mapping from pass"),
     "accuracy": (lambda: make(CorrelateTranspose, accuracy="best"), ValueError, "CorrelateTranspose` got accuracy='best'", "'elementwise'"),
+    "pair of three": (lambda: make(CorrelateTranspose, padding=[(1, 2, 3)])(x2), ValueError, "got padding=((1, 2, 3),)", "(low, high) pairs"),
+    "pair of one": (lambda: make(CorrelateTranspose, padding=[(1,)])(x2), ValueError, "got padding=((1,),)", "(low, high) pairs"),
+    "empty": (lambda: make(Correlate, padding="reflect")(x2[:, :0]), ValueError, "got padding='reflect' for an input of float32[1, 0, 4]", "Pass padding='SAME'"),
+    "dilated": (lambda: make(Correlate, padding="REFLECT", input_dilation=2), ValueError, "layers.Correlate` got padding='REFLECT' with input_dilation=2", "Pass 'mirror'"),
+    "dilated, causal": (lambda: make(Convolve, padding="CAUSAL", input_dilation=(2,)), ValueError, "layers.Convolve` got padding='CAUSAL' with input_dilation=(2,)", "Pass pairs (low, high)"),
     "output_padding": (lambda: make(CorrelateTranspose, output_padding=1, padding="CIRCULAR"), ValueError, "got output_padding=1 with padding='CIRCULAR'", "Leave one of the two out"),
     "output_padding, large": (lambda: make(CorrelateTranspose, output_padding=2, strides=2)(x2), ValueError, "output_padding=(2,) with strides=(2,)", "less than the stride"),
     "mask": (lambda: make(CorrelateTranspose, mask=jnp.ones((3, 6, 4)))(x2), ValueError, "a mask of shape (3, 6, 4) for a kernel of shape (3, 4, 6)", "Make the mask"),
@@ -951,11 +1035,17 @@ ERRORS = {
     "long state": (lambda: long().step(x1, long().stream(2)), ValueError, "x of float32[1, 5, 2] and a state of float32[2, 3, 2]", "Begin with `stream(batch)`"),
     "long block": (lambda: long().step(x1[0], long().stream(2)), ValueError, "x of float32[5, 2]", "(batch, samples, 2)"),
     "long kernel": (lambda: long(kernel=lambda taps, first: jnp.ones((taps, 3)))(x1), ValueError, "returned float32[4, 3] for 4 taps", "Change its features"),
+    "long array": (lambda: long(kernel=jnp.ones((4, 2))), TypeError, "LongConvolve` got a kernel of type ArrayImpl", "Pass `nnx.Param(kernel)`"),
+    "long variable": (lambda: long(kernel=nnx.BatchStat(jnp.ones((4, 2)))), TypeError, "got a kernel of type BatchStat", "nnx.Param"),
+    "long parameter": (lambda: long(kernel=nnx.Param(jnp.ones((4, 3)))), ValueError, "got a kernel of float32[4, 3]", "(taps, features) = (4, 2)"),
     "implicit": (lambda: ImplicitKernel(2, -1, rngs=nnx.Rngs(0)), ValueError, "ImplicitKernel` got length=-1", "positive"),
     "implicit hidden": (lambda: ImplicitKernel(2, 4, hidden="a", rngs=nnx.Rngs(0)), TypeError, "ImplicitKernel` got hidden='a'", "integer"),
     "norm": (lambda: operator_norm(plain, (4,)), TypeError, "got a layer of type Linear", "jnp.linalg.norm(kernel, 2)"),
     "norm, wrapped": (lambda: SpectralNorm(plain)(x1), TypeError, "got a layer of type Linear", "nnx.Conv"),
     "norm, extents": (lambda: operator_norm(make(Correlate), (4, 4)), ValueError, "spatial=(4, 4) for a kernel of shape (3, 4, 6)", "Pass the input's spatial shape"),
+    "norm, empty": (lambda: operator_norm(make(Correlate, padding="CIRCULAR"), (0,)), ValueError, "operator_norm` got spatial=(0,)", "integers of at least 1"),
+    "norm, negative": (lambda: operator_norm(make(Correlate, padding="CIRCULAR"), -5), ValueError, "operator_norm` got spatial=-5", "integers of at least 1"),
+    "norm, float": (lambda: operator_norm(make(Correlate), 8.0), ValueError, "operator_norm` got spatial=8.0", "1 extents"),
     "bound": (lambda: SpectralNorm(make(Correlate), 0), ValueError, "SpectralNorm` got bound=0", "Pass 1.0"),
     "bound, nan": (lambda: SpectralNorm(make(Correlate), np.nan), ValueError, "got bound=nan", "positive"),
     "model": (lambda: replace_convs(linen.Conv(4, (3,))), TypeError, "replace_convs` got a model of type Conv", "to linen.Conv"),

@@ -278,6 +278,16 @@ def test_kernels_that_do_not_fit_are_refused(f, wrong, error, says):
         wrong(f)
 
 
+def test_tensors_of_torch_are_refused_with_the_way_to_arrays():
+    torch = pytest.importorskip("torch")
+    for kernel in (torch.ones(2, 3, 4, requires_grad=True), torch.ones(2, 3, 4, dtype=torch.bfloat16)):
+        with pytest.raises(TypeError, match="import_kernel` got a kernel of type Tensor") as caught:
+            import_kernel(kernel, "pytorch")
+        ways = [part for part in str(caught.value).split("`") if part.startswith("kernel.")]
+        array = eval(ways[kernel.dtype == torch.bfloat16])
+        np.testing.assert_array_equal(import_kernel(array, "pytorch"), np.ones((4, 3, 2)))
+
+
 def test_groups_that_are_not_those_of_keras_are_refused():
     with pytest.raises(ValueError, match="groups=3 for a depthwise kernel of Keras with 5 input features"):
         import_kernel(W, "keras", "depthwise", 3)
@@ -496,6 +506,40 @@ def test_a_kernel_that_two_layers_share_is_flipped_once(rng):
     np.testing.assert_array_equal(flipped.layers[1].kernel[...], pair[0].kernel[...][::-1])
 
 
+@pytest.mark.parametrize(("cls", "size"), [(Correlate, 3), (nnx.ConvTranspose, (3, 2))])
+def test_the_axes_of_a_stack_stay(cls, size):
+    shape = (*np.atleast_1d(size), 1, 2)
+
+    def layer(rngs):
+        return cls(1, 2, size, mask=jnp.arange(np.prod(shape)).reshape(shape), rngs=rngs)
+
+    stack = nnx.vmap(nnx.vmap(layer))(nnx.Rngs(0).split((2, 3)))
+    flipped = flip_kernels(stack)
+    spatial = range(-2 - len(stack.kernel_size), -2)
+    assert stack.kernel.shape == stack.mask.shape == (2, 3, *shape)
+    np.testing.assert_array_equal(flipped.kernel[...], np.flip(stack.kernel[...], tuple(spatial)))
+    np.testing.assert_array_equal(flipped.mask, np.flip(stack.mask, tuple(spatial)))
+
+
+def test_a_stack_along_another_axis_is_refused():
+    axes = nnx.StateAxes({nnx.Param: 1})
+    stack = nnx.vmap(lambda rngs: Correlate(1, 1, 3, use_bias=False, rngs=rngs), out_axes=axes)(nnx.Rngs(0).split(2))
+    with pytest.raises(ValueError, match=r"a stack of layers at its root with a kernel of float32\[3, 2, 1, 1\]"):
+        flip_kernels(stack)
+
+
+def test_convolutions_in_a_bridge_are_refused():
+    rngs, x = nnx.Rngs(0), jnp.ones((1, 5, 2))
+    bridge = nnx.bridge.ToNNX(Small(use_bias=True), rngs=rngs).lazy_init(x)
+    model = nnx.Sequential(nnx.Conv(2, 2, 3, rngs=rngs), bridge)
+    with pytest.raises(ValueError, match=r"flip_kernels` got a model with convolutions of Linen at 'layers\.1'"):
+        flip_kernels(model)
+    before, after = leaves(nnx.state(model)), leaves(flip_kernels(nnx.state(model)))
+    assert {path[-2] for path, a in before.items() if (a != after[path]).any()} == {"0", "Conv_0", "ConvTranspose_0"}
+    dense = nnx.bridge.ToNNX(linen.Dense(2), rngs=rngs).lazy_init(x)
+    flip_kernels(nnx.Sequential(nnx.Conv(2, 2, 3, rngs=rngs), dense))
+
+
 def test_flips_are_traced():
     tree = {"conv": {"kernel": jnp.arange(6.0).reshape(3, 1, 2)}}
     np.testing.assert_array_equal(jax.jit(flip_kernels)(tree)["conv"]["kernel"], tree["conv"]["kernel"][::-1])
@@ -595,6 +639,25 @@ def test_states_and_dicts_come_back_as_new_trees(tmp_path):
         np.testing.assert_array_equal(a, before[path_of])
     flat = {".".join(key): jnp.asarray(a) for key, a in leaves(nnx.state(other, nnx.Not(nnx.RngState))).items()}
     assert load_safetensors(path, into=flat).keys() == flat.keys()
+
+
+def test_shapes_without_arrays_are_filled(tmp_path):
+    def net(seed=0):
+        rngs = nnx.Rngs(seed)
+        return nnx.Sequential(nnx.Conv(1, 2, 3, rngs=rngs), nnx.BatchNorm(2, rngs=rngs), nnx.Dropout(0.5, rngs=rngs))
+
+    saved = nnx.Not(nnx.RngState)
+    wanted = nnx.state(net(1), saved)
+    save_safetensors(tmp_path / "a", wanted)
+    state = nnx.state(nnx.eval_shape(net))
+    equal(nnx.filter_state(load_safetensors(tmp_path / "a", into=state), saved), wanted)
+    equal(nnx.state(load_safetensors(tmp_path / "a", into=nnx.eval_shape(net)), saved), wanted)
+    shape = {"x": jax.ShapeDtypeStruct((3,), jnp.float32)}
+    save_safetensors(tmp_path / "b", {"x": jnp.ones(2)})
+    with pytest.raises(ValueError, match=r"'x' is float32\[2\], and float32\[3\] here"):
+        load_safetensors(tmp_path / "b", into=shape)
+    with pytest.raises(TypeError, match="'x' of type ShapeDtypeStruct"):
+        save_safetensors(tmp_path / "b", shape)
 
 
 def test_flipped_checkpoints_fit_the_twin(tmp_path, rng):
@@ -722,6 +785,7 @@ def test_other_files_are_refused(tmp_path):
     ("tree", "metadata", "error", "says"),
     [
         ({"a": {"b": np.ones(1)}, "a.b": np.ones(1)}, None, ValueError, r"more than one array of the name 'a\.b'"),
+        ({"__metadata__": np.ones(2)}, None, ValueError, "the name '__metadata__': the format keeps that name"),
         ({"x": "text"}, None, TypeError, "'x' of type str"),
         ({"x": np.ones(2, complex)}, None, TypeError, r"'x' of complex128\[2\]: the format has"),
         ({"x": jax.random.key(0)}, None, TypeError, "'x' of dtype key"),

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
-from jaxconv.arguments import is_integer
+from jaxconv.arguments import described, is_integer
 from jaxconv.lax import conv_general_dilated, conv_transpose
 from jaxconv.lax.base import Padding
 from jaxconv.padding import BOUNDARIES
@@ -21,6 +22,9 @@ from jaxconv.planner import Accuracy, Method, parse_wishes
 
 # Flax's names of what lies beyond the border, in scipy.ndimage's words. Its 'REFLECT' is not SciPy's 'reflect'.
 FLAX_BOUNDARIES = {"CIRCULAR": "wrap", "REFLECT": "mirror"}
+# What to pass instead of Flax's names where the input is dilated.
+DILATED = {name: f"{ours!r}, which extends the input before its dilation" for name, ours in FLAX_BOUNDARIES.items()}
+DILATED |= {"CAUSAL": "pairs (low, high), which pad the dilated input"}
 NAMES = ("SAME", "VALID", "CAUSAL", *FLAX_BOUNDARIES, *BOUNDARIES)
 
 
@@ -42,7 +46,8 @@ class Operation:
     True
 
     flip_kernel and accuracy are those of `jaxconv.lax.conv_general_dilated`, and so is method, but that a mapping
-    is given as pairs: (("forward", "fft"),). Returns an Array; raises as that function.
+    is given as pairs: (("forward", "fft"),). Returns an Array; raises as that function, and ValueError for a boundary
+    of an empty axis.
 
     Static under `jax.jit`: everything but lhs and rhs. Source: flax.nnx.Conv, its argument conv_general_dilated.
     """
@@ -55,6 +60,12 @@ class Operation:
         if isinstance(padding, str) and padding in BOUNDARIES:
             K = [d * (k - 1) + 1 for k, d in zip(rhs.shape, rhs_dilation or (1,) * (rhs.ndim - 2), strict=False)]
             pads = [((k - 1) // 2, k // 2) for k in K]
+            empty = any(k > 1 and n == 0 for k, n in zip(K, lhs.shape[1:], strict=False))
+            if empty and BOUNDARIES[padding] != "constant":
+                raise ValueError(
+                    f"`jaxconv.layers.Operation` got padding={padding!r} for an input of {described(lhs)}: an empty "
+                    "axis has nothing to go on with. Pass padding='SAME', or leave out empty inputs."
+                )
             lhs, padding = extended(lhs, pads, padding), [(0, 0)] * len(pads)
         return conv_general_dilated(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation,
@@ -104,6 +115,11 @@ class _Layer(nnx.Conv):
             in_features, out_features, kernel_size, *args, padding=padding, feature_group_count=feature_group_count,
             conv_general_dilated=operation, **kwargs,
         )  # fmt: skip
+        if isinstance(padding, str) and padding in DILATED and np.max(self.input_dilation or 1) > 1:
+            raise ValueError(
+                f"`{call}` got padding={padding!r} with input_dilation={self.input_dilation!r}: Flax does not define "
+                f"it for a dilated input. Pass {DILATED[padding]}."
+            )
 
 
 class Correlate(_Layer):
@@ -141,8 +157,9 @@ class Correlate(_Layer):
     Raises
     ------
     ValueError, TypeError
-        Unknown names of padding, method or accuracy, groups that do not divide the features; at the call, shapes that
-        do not fit, and a method that refuses.
+        Unknown names of padding, method or accuracy, groups that do not divide the features, 'CAUSAL', 'CIRCULAR' or
+        'REFLECT' with an input_dilation; at the call, shapes that do not fit, a boundary of an empty axis, and a method
+        that refuses.
 
     Static under `jax.jit`: everything but the parameters and x.
 
@@ -240,7 +257,7 @@ class _Transposed(nnx.ConvTranspose):
         if not isinstance(padding, str):
             spatial = len(strides)
             given = (padding,) * spatial if isinstance(padding, int) else padding
-            return x, [(p, p) if isinstance(p, int) else (p[0], p[-1]) for p in given]
+            return x, [(p, p) if isinstance(p, int) else p for p in given]
         if padding in ("SAME", "VALID"):
             return x, padding
         boundary = FLAX_BOUNDARIES.get(padding, padding)

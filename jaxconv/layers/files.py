@@ -56,8 +56,8 @@ def save_safetensors(path: str | os.PathLike, tree: Any, metadata: Mapping[str, 
     OSError
         The file cannot be written; the old one is as it was.
     ValueError, TypeError
-        Two arrays of one name; leaves that are no arrays, or of a dtype that the format lacks; metadata that are
-        not strings.
+        Two arrays of one name, or the name '__metadata__'; leaves that are no arrays, or of a dtype that the format
+        lacks; metadata that are not strings.
 
     Runs outside `jax.jit`; static under `jax.jit`: everything.
 
@@ -67,6 +67,10 @@ def save_safetensors(path: str | os.PathLike, tree: Any, metadata: Mapping[str, 
     if not all(isinstance(text, str) for pair in dict(metadata or {}).items() for text in pair):
         raise TypeError(f"`{call}` got metadata={metadata!r}: names and values must be strings. Pass `str(value)`.")
     arrays = {name: np.asarray(leaf, order="C") for name, leaf in _named(call, _saved(tree)).items()}
+    if "__metadata__" in arrays:
+        raise ValueError(
+            f"`{call}` got an array of the name '__metadata__': the format keeps that name for `metadata`. Rename it."
+        )
     for name, array in arrays.items():
         if array.dtype not in DTYPES.values():
             raise TypeError(
@@ -104,7 +108,7 @@ def load_safetensors(path: str | os.PathLike, into: Any = None) -> Any:
     path : the file
     into : None | nnx.Module | nnx.State | nested dicts of arrays
         A module is changed in place, after everything was checked; of the others the result is a new one. Random
-        streams stay as they are.
+        streams stay as they are. Leaves may be jax.ShapeDtypeStruct, as of nnx.eval_shape.
 
     Returns
     -------
@@ -127,7 +131,7 @@ def load_safetensors(path: str | os.PathLike, into: Any = None) -> Any:
     if into is None:
         return _nested(call, path, arrays)
     saved = _saved(into)
-    wanted = _named(call, saved)
+    wanted = _named(call, saved, jax.ShapeDtypeStruct)
     wrong = [f"{name!r} is missing in the file" for name in wanted if name not in arrays]
     wrong += [f"{name!r} has no place here" for name in arrays if name not in wanted]
     wrong += [
@@ -156,9 +160,9 @@ def _saved(tree: Any) -> Any:
     return nnx.filter_state(tree, wanted) if isinstance(tree, nnx.State) else tree
 
 
-def _named(call: str, tree: Any) -> dict[str, Any]:
+def _named(call: str, tree: Any, also: Any = ()) -> dict[str, Any]:
     leaves = [(".".join(names(key)), leaf) for key, leaf in jax.tree.flatten_with_path(tree)[0]]
-    arrays = {name: as_array(call, repr(name), leaf) for name, leaf in leaves}
+    arrays = {name: leaf if isinstance(leaf, also) else as_array(call, repr(name), leaf) for name, leaf in leaves}
     if len(arrays) < len(leaves):
         twice = sorted({name for name in arrays if [n for n, _ in leaves].count(name) > 1})
         raise ValueError(

@@ -86,8 +86,9 @@ class LongConvolve(nnx.Module):
     length : int
         Of the kernel: no sample acts on outputs `length` or more after it. Sequences may be shorter or longer.
     causal : bool
-    kernel : None | a function (taps, first) -> (taps, features)
-        None for a parameter for each tap; or a module that gives the taps from position `first` on, such as
+    kernel : None | nnx.Param | a function (taps, first) -> (taps, features)
+        None for a parameter for each tap; or that parameter, (length, features), with causal=False
+        (2*length - 1, features); or a module that gives the taps from position `first` on, such as
         `ImplicitKernel(features, length, rngs=rngs)`.
     use_bias, dtype, param_dtype, kernel_init, bias_init, rngs
         As nnx.Conv; the initial taps are normal, with squares that sum to 1 in each channel.
@@ -98,13 +99,15 @@ class LongConvolve(nnx.Module):
     -------
     A module; its call takes x (batch..., time, features) to an array of this shape. `stream(batch)` is the state
     before the first sample, `step(x, state)` takes the next samples (batch, any number, features) to (y, state).
-    The state is (batch, length-1, features): what the samples up to now add to outputs still to come (overlap-add).
+    The state is (batch, length-1, features): what the samples up to now add to outputs still to come (overlap-add). It
+    is float32 where the outputs are of 16 bits, in which a sum of small terms would stand still.
 
     Raises
     ------
     ValueError, TypeError
         Sizes that are not positive integers, an x of another number of channels, `stream` and `step` of a layer that
-        is not causal, a kernel function of another shape; names of method and accuracy that do not exist.
+        is not causal, a kernel that is neither a parameter nor a function, or of another shape; names of method and
+        accuracy that do not exist.
 
     Static under `jax.jit`: everything but the parameters, x and the state.
 
@@ -112,8 +115,9 @@ class LongConvolve(nnx.Module):
     """
 
     def __init__(
-        self, features: int, length: int, *, causal: bool = True, kernel: Callable[..., Array] | None = None,
-        use_bias: bool = True, dtype: DTypeLike | None = None, param_dtype: DTypeLike = jnp.float32,
+        self, features: int, length: int, *, causal: bool = True,
+        kernel: nnx.Param | Callable[..., Array] | None = None, use_bias: bool = True,
+        dtype: DTypeLike | None = None, param_dtype: DTypeLike = jnp.float32,
         kernel_init: Callable[..., Array] | None = None, bias_init: Callable[..., Array] = nnx.initializers.zeros,
         method: Method = "auto", accuracy: Accuracy = "normwise", rngs: nnx.Rngs,
     ):  # fmt: skip
@@ -125,6 +129,17 @@ class LongConvolve(nnx.Module):
         self.method = method if isinstance(method, str) else nnx.static(dict(method))
         taps = length if causal else 2 * length - 1
         self.kernel: nnx.Param | Callable[..., Array]
+        if isinstance(kernel, nnx.Param):
+            if kernel.shape != (taps, features):
+                raise ValueError(
+                    f"`{call}` got a kernel of {described(kernel)}: it must be (taps, features) = ({taps}, "
+                    f"{features}). Change its shape, or features and length."
+                )
+        elif kernel is not None and (isinstance(kernel, nnx.Variable) or not callable(kernel)):
+            raise TypeError(
+                f"`{call}` got a kernel of type {type(kernel).__name__}: it must be a function (taps, first) -> (taps, "
+                "features) or an nnx.Param. Pass `nnx.Param(kernel)`."
+            )
         if kernel is None:
             init = kernel_init or nnx.initializers.normal(taps**-0.5)
             self.kernel = nnx.Param(init(rngs.params(), (taps, features), param_dtype))
@@ -144,8 +159,9 @@ class LongConvolve(nnx.Module):
     def stream(self, batch: int = 1) -> Array:
         """The state of a stream of which nothing was seen yet: zeros (batch, length-1, features)."""
         self._check_causal("stream")
-        dtype = self._promoted(jnp.zeros((), self.dtype), self._taps(0, 0))[0].dtype
-        return jnp.zeros((positive("LongConvolve.stream", "batch", batch), self.length - 1, self.features), dtype)
+        dtype = self._promoted(self._taps(0, 0))[0].dtype
+        shape = (positive("LongConvolve.stream", "batch", batch), self.length - 1, self.features)
+        return jnp.zeros(shape, jnp.promote_types(dtype, jnp.float32))
 
     def step(self, x: Array, state: Array) -> tuple[Array, Array]:
         """The outputs for the next samples x (batch, samples, features), and the state after them."""
@@ -157,9 +173,11 @@ class LongConvolve(nnx.Module):
                 "`stream(batch)`, and pass the state that the last step returned."
             )
         samples, tail = x.shape[1], self.length - 1
-        full = self._convolved(x, self._taps(0, tail), (tail, tail))  # every output that these samples act on
+        x, taps = self._promoted(x, self._taps(0, tail))
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        full = self._convolved(x, taps, (tail, tail), wide)  # every output that these samples act on
         full += jnp.pad(state, ((0, 0), (0, samples), (0, 0)))
-        return self._biased(full[:, :samples]), full[:, samples:]
+        return self._biased(full[:, :samples].astype(x.dtype)), full[:, samples:]
 
     # Taps at the positions first to last, of those that the layer has.
     def _taps(self, first: int, last: int) -> Array:
@@ -175,11 +193,11 @@ class LongConvolve(nnx.Module):
             )
         return taps
 
-    def _convolved(self, x: Array, taps: Array, pads: tuple[int, int]) -> Array:
+    def _convolved(self, x: Array, taps: Array, pads: tuple[int, int], dtype: DTypeLike | None = None) -> Array:
         x, taps = self._promoted(x, taps)
         return conv_general_dilated(
             x, taps[:, None], (1,), [pads], dimension_numbers=CHANNELS_LAST, feature_group_count=self.features,
-            flip_kernel=True, method=self.method, accuracy=self.accuracy,
+            flip_kernel=True, method=self.method, accuracy=self.accuracy, preferred_element_type=dtype,
         )  # fmt: skip
 
     def _promoted(self, *arrays: Array):

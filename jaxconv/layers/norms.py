@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
+from jaxconv.arguments import is_integer
 from jaxconv.layers.convolutional import FLAX_BOUNDARIES
 from jaxconv.padding import BOUNDARIES
 
@@ -24,7 +25,7 @@ from jaxconv.padding import BOUNDARIES
 # With zeros beyond the border the layer is a piece of the same layer on a torus so large that nothing wraps around,
 # P >= I + K - 1: its norm is no greater. Another boundary first extends the input; the extension copies entries, and
 # its squared norm is the number of copies of the entry that has most.
-def operator_norm(layer: nnx.Conv | nnx.ConvTranspose, spatial: Sequence[int]) -> Array:
+def operator_norm(layer: nnx.Conv | nnx.ConvTranspose, spatial: int | Sequence[int]) -> Array:
     """The norm of a layer without its bias, for inputs of these spatial extents; or an upper bound of it.
 
         max over x of |layer(x) - bias| / |x| = max over f of sigma_max(A(f))
@@ -44,8 +45,8 @@ def operator_norm(layer: nnx.Conv | nnx.ConvTranspose, spatial: Sequence[int]) -
     Parameters
     ----------
     layer : Correlate, Convolve, CorrelateTranspose, ConvolveTranspose, nnx.Conv or nnx.ConvTranspose
-    spatial : ints
-        The extents of the input, one for each axis of the kernel.
+    spatial : int | ints
+        The extents of the input, one for each axis of the kernel; of one axis also the int alone.
 
     Returns an Array without axes. The cost is one singular value of an in_features by out_features matrix (of a
     group) for each frequency.
@@ -55,7 +56,7 @@ def operator_norm(layer: nnx.Conv | nnx.ConvTranspose, spatial: Sequence[int]) -
     TypeError
         Another kind of layer.
     ValueError
-        Another number of extents.
+        Another number of extents, or extents below 1.
 
     Static under `jax.jit`: everything but the layer's parameters.
 
@@ -67,11 +68,7 @@ def operator_norm(layer: nnx.Conv | nnx.ConvTranspose, spatial: Sequence[int]) -
             "nnx.ConvTranspose or one of jaxconv's. For nnx.Linear use `jnp.linalg.norm(kernel, 2)`."
         )
     rank = len(layer.kernel_size)
-    if len(spatial) != rank:
-        raise ValueError(
-            f"`jaxconv.layers.operator_norm` got spatial={tuple(spatial)!r} for a kernel of shape "
-            f"{layer.kernel.shape}: it must have {rank} extents. Pass the input's spatial shape."
-        )
+    spatial = _extents(layer, spatial)
     transposed = isinstance(layer, nnx.ConvTranspose)
     groups = getattr(layer, "feature_group_count", 1)
     kernel = layer.kernel[...] if layer.mask is None else layer.kernel[...] * layer.mask
@@ -120,7 +117,18 @@ def operator_norm(layer: nnx.Conv | nnx.ConvTranspose, spatial: Sequence[int]) -
     gram = jnp.einsum("...ij,...ik->...jk", matrices.conj(), matrices)
     square = gram.real.max() if gram.shape[-1] == 1 else jnp.linalg.eigvalsh(gram).max()
     square = jnp.maximum(square, jnp.finfo(square.dtype).tiny)  # its root has a derivative
-    return jnp.sqrt(square * (copies / math.prod(T)))
+    return jnp.sqrt(square) * math.sqrt(copies / math.prod(T))
+
+
+def _extents(layer: nnx.Conv | nnx.ConvTranspose, spatial: Any) -> tuple[int, ...]:
+    rank = len(layer.kernel_size)
+    extents = (spatial,) if is_integer(spatial) else tuple(spatial) if np.iterable(spatial) else ()
+    if len(extents) != rank or not all(is_integer(n) and n >= 1 for n in extents):
+        raise ValueError(
+            f"`jaxconv.layers.operator_norm` got spatial={spatial!r} for a kernel of shape {layer.kernel.shape}: it "
+            f"must have {rank} extents, integers of at least 1. Pass the input's spatial shape."
+        )
+    return extents
 
 
 def _each(value, rank: int) -> tuple[int, ...]:
@@ -166,5 +174,7 @@ class SpectralNorm(nnx.Module):
         rank = len(self.layer.kernel_size) if hasattr(self.layer, "kernel_size") else 0
         norm = operator_norm(self.layer, x.shape[x.ndim - 1 - rank : x.ndim - 1])
         scaled = nnx.clone(self.layer)
-        scaled.kernel[...] = self.layer.kernel[...] * (self.bound / norm).astype(self.layer.kernel.dtype)
+        kernel = self.layer.kernel[...]
+        # Divided in the norm's dtype: its inverse may be more than float16 holds.
+        scaled.kernel[...] = (kernel / norm * self.bound).astype(kernel.dtype)
         return scaled(x)

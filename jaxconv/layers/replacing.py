@@ -1,11 +1,12 @@
 """From lax to jaxconv: the layers of a model that exists, in place."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flax import nnx
 from jax import lax
 
 from jaxconv.layers.convolutional import CorrelateTranspose, Operation, operation_of
+from jaxconv.layers.weights import has_convolutions
 from jaxconv.planner import Accuracy, Method
 
 
@@ -48,7 +49,7 @@ def replace_convs(model: nnx.Module, *, method: Method = "auto", accuracy: Accur
     ----------
     model : nnx.Module
     method, accuracy
-        As in `jaxconv.convolve`, for all layers.
+        As in `jaxconv.convolve`, for all layers, those that are on jaxconv already, too.
 
     Returns
     -------
@@ -77,15 +78,21 @@ def replace_convs(model: nnx.Module, *, method: Method = "auto", accuracy: Accur
     return Replacements(
         Replacement(".".join(map(str, path)) or "(the model)", type(layer).__name__, *_replaced(layer, operation))
         for path, layer in nnx.iter_graph(model)
-        if isinstance(layer, nnx.Conv | nnx.ConvTranspose | nnx.bridge.ToNNX)
+        if isinstance(layer, nnx.Conv | nnx.ConvTranspose)
+        or (isinstance(layer, nnx.bridge.ToNNX) and has_convolutions(layer))
     )
 
 
 def _replaced(layer, operation: Operation) -> tuple[bool, str]:
     if isinstance(layer, nnx.bridge.ToNNX):
         return False, "a Linen module: pass conv_general_dilated= to its linen.Conv"
-    if isinstance(layer, CorrelateTranspose) or isinstance(getattr(layer, "conv_general_dilated", None), Operation):
-        return False, "on jaxconv already"
+    for name in ("operation", "conv_general_dilated"):  # of a transposed layer here, of another
+        had = getattr(layer, name, None)
+        if isinstance(had, Operation):
+            now = replace(operation, flip_kernel=had.flip_kernel)
+            setattr(layer, name, now)
+            new = ", ".join(f"{wish}={value!r}" for wish, value in now.choice.items())
+            return now != had, "on jaxconv already" + (f", now with {new}" if now != had else "")
     if isinstance(layer, nnx.Conv):
         if layer.conv_general_dilated is not lax.conv_general_dilated:
             return False, f"has an operation of its own, {layer.conv_general_dilated!r}"

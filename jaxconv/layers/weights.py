@@ -1,12 +1,13 @@
 """Kernels between conventions: correlation and convolution, and the layouts of PyTorch, ONNX and Keras."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
+from flax import linen, nnx
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -37,13 +38,15 @@ def flip_kernels(tree: Any, where: Where | None = None) -> Any:
     ----------
     tree : nnx.Module | nnx.State | nested or flat dicts of arrays | a state of optax that mirrors them
         In a module the layers are found by their type, nnx.Conv and nnx.ConvTranspose, and their masks are flipped,
-        too. Elsewhere a kernel is a leaf called 'kernel' (or '....kernel') of three or more axes, and a 'mask' of its
+        too. Layers may be stacked, by nnx.vmap or nnx.scan, along leading axes, which stay as they are.
+        Elsewhere a kernel is a leaf called 'kernel' (or '....kernel') of three or more axes, and a 'mask' of its
         shape beside it; but not if its bias has more than one axis, nor in an attention layer, whose kernels of three
-        axes stand together as 'query', 'key' and 'value'. An nnx.LinearGeneral that joins two axes into one has the
+        axes stand together as 'query', 'key' and 'value'. All axes but the last two are taken for spatial ones, those
+        of a stack, too: flip stacked layers as a module. An nnx.LinearGeneral that joins two axes into one has the
         shapes of a convolution: leave it out by `where`.
     where : None | (path, array) -> bool
-        Which leaves to flip in place of these rules; the path is a tuple of names. Leaves without a spatial axis
-        (two axes or fewer) stay as they are.
+        Which leaves to flip in place of these rules, of a module, too; the path is a tuple of names. All axes but the
+        last two are reversed; leaves of two axes or fewer stay as they are.
 
     Returns
     -------
@@ -52,7 +55,8 @@ def flip_kernels(tree: Any, where: Where | None = None) -> Any:
     Raises
     ------
     ValueError
-        No kernel was found; or the factored state of an optimiser (Adafactor), which is not of the kernels' shapes.
+        No kernel was found; the factored state of an optimiser (Adafactor), which is not of the kernels' shapes; a
+        module with convolutions in a Linen bridge, or with layers that are stacked along another than a leading axis.
 
     May be traced; static under `jax.jit`: everything but the arrays.
 
@@ -83,16 +87,50 @@ def flip_kernels(tree: Any, where: Where | None = None) -> Any:
 
 
 def _flipped_layers(model: nnx.Module) -> nnx.Module:
-    layers = [layer for _, layer in nnx.iter_graph(model) if isinstance(layer, nnx.Conv | nnx.ConvTranspose)]
+    nodes = list(nnx.iter_graph(model))
+    for path, node in nodes:
+        if isinstance(node, nnx.bridge.ToNNX) and has_convolutions(node):
+            raise ValueError(
+                f"`jaxconv.layers.flip_kernels` got a model with convolutions of Linen at {_dotted(path)}: in a bridge "
+                "layers have no types. Flip the state, `flip_kernels(nnx.state(model))`, or say `where`."
+            )
+    layers = [(path, node) for path, node in nodes if isinstance(node, nnx.Conv | nnx.ConvTranspose)]
     _found(layers, "an nnx.Conv or nnx.ConvTranspose")
-    # A variable that two layers share is flipped once.
-    held = [part for layer in layers for part in (layer.kernel, layer.mask) if isinstance(part, nnx.Variable)]
-    for variable in {id(part): part for part in held}.values():
-        variable[...] = _turned(variable[...])
-    for layer in layers:
-        if layer.mask is not None and not isinstance(layer.mask, nnx.Variable):
-            layer.mask = _turned(layer.mask)
+    seen = set()  # a variable that two layers share is flipped once
+    for path, layer in layers:
+        rank = len(layer.kernel_size)
+        if layer.kernel.shape[-2 - rank : -2] != tuple(layer.kernel_size) and layer.kernel.ndim > rank + 2:
+            raise ValueError(
+                f"`jaxconv.layers.flip_kernels` got a stack of layers at {_dotted(path)} with a kernel of "
+                f"{described(layer.kernel)} for kernel_size={layer.kernel_size}: the axes of a stack must come first. "
+                "Move them with `jnp.moveaxis`."
+            )
+        for name in ("kernel", "mask"):
+            part = getattr(layer, name)
+            if isinstance(part, nnx.Variable) and id(part) not in seen:
+                part[...] = _turned(part[...], rank)
+                seen.add(id(part))
+            elif part is not None and not isinstance(part, nnx.Variable):
+                setattr(layer, name, _turned(part, rank))
     return model
+
+
+def _dotted(path) -> str:
+    return repr(".".join(map(str, path))) if path else "its root"
+
+
+def has_convolutions(bridge: nnx.bridge.ToNNX) -> bool:
+    """Whether a Linen module has convolutions: by its type, those of its fields, or the kernels that it has."""
+    named = {names(path): leaf for path, leaf in jax.tree.leaves_with_path(nnx.state(bridge))}
+    is_kernel = _kernels_among(named)
+    return _is_convolutional(bridge.to_nnx__module) or any(is_kernel(path, leaf) for path, leaf in named.items())
+
+
+def _is_convolutional(part: Any) -> bool:
+    if not isinstance(part, linen.Module):
+        return False
+    fields = [getattr(part, field.name, None) for field in dataclasses.fields(part) if field.name != "parent"]
+    return isinstance(part, linen.Conv | linen.ConvTranspose) or any(map(_is_convolutional, jax.tree.leaves(fields)))
 
 
 def _kernels_among(named: dict[tuple[str, ...], Any]) -> Where:
@@ -127,9 +165,10 @@ def names(path) -> tuple[str, ...]:
     return tuple(jax.tree_util.keystr(path, simple=True, separator=".").split("."))
 
 
-def _turned(kernel):
-    spatial = max(np.ndim(kernel) - 2, 0)
-    return kernel[(slice(None, None, -1),) * spatial] if spatial else kernel
+def _turned(kernel, spatial: int | None = None):
+    """The kernel with its spatial axes reversed: so many before the last two, None for all of them."""
+    spatial = max(np.ndim(kernel) - 2, 0) if spatial is None else spatial
+    return kernel[(..., *(slice(None, None, -1),) * spatial, slice(None), slice(None))] if spatial else kernel
 
 
 # Ours is y[o, m] = sum over c, k of x[i, c] w[k, c, m], where i = S*o + D*k - p, and PyTorch's and ONNX's layer is the
@@ -207,6 +246,11 @@ def import_kernel(kernel: ArrayLike, layout: Layout, kind: Kind = "regular", gro
     keras.layers.Conv2D, DepthwiseConv2D and Conv2DTranspose.
     """
     call = "jaxconv.layers.import_kernel"
+    if hasattr(kernel, "detach"):
+        raise TypeError(
+            f"`{call}` got a kernel of type {type(kernel).__name__}: it must be an array. Pass "
+            "`kernel.detach().cpu().numpy()`, of bfloat16 `kernel.detach().cpu().float().numpy()`."
+        )
     given = kernel = jnp.asarray(as_array(call, "kernel", kernel))
     form = _form(call, kernel, layout, kind, groups)
     if form.first:
