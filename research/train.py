@@ -8,6 +8,7 @@ that was killed and resumed ends with the parameters of one that was not. OUT ho
 for TensorBoard, checkpoints, curves.png, kernels.png, model.safetensors and train.md.
 """
 
+import hashlib
 import inspect
 import json
 import math
@@ -31,10 +32,11 @@ from research.datasets import Dataset, load
 from research.datasets.augmentation import augment
 from research.models import Layers, build
 from research.records import pictures
-from research.records.checkpoints import Checkpoints
+from research.records.checkpoints import Checkpoints, not_finite
 from research.records.metrics import Metrics
 
 LOG = Console(stderr=True, highlight=False)
+DIGEST = "data_sha256"  # beside the options in config.json
 
 
 def option(default: Any, help: str, **limits) -> Any:
@@ -50,9 +52,13 @@ class Config:
     size: int = option(0, "height and width of images from a folder; 0 for the first image's", min=0)
     model: Literal["cnn", "resnet", "convnext", "long"] = option("cnn", "the architecture")
     width: int = option(16, "features of the first stage", min=1)
-    norm: Literal["batch", "group"] = option("batch", "normalisation of resnet")
-    op: Literal["correlate", "convolve", "lax"] = option("correlate", "the layers; lax for plain nnx.Conv")
-    method: Literal["auto", "direct", "shifts", "gemm", "winograd", "fft", "overlap"] = option("auto", "the engine")
+    norm: Literal["batch", "group"] = option("batch", "normalisation of resnet; the others have none, or LayerNorm")
+    op: Literal["correlate", "convolve", "lax"] = option(
+        "correlate", "the layers; lax for plain nnx.Conv; with both others --model long has LongConvolve"
+    )
+    method: Literal["auto", "direct", "shifts", "gemm", "winograd", "fft", "overlap"] = option(
+        "auto", "the engine of correlate and convolve"
+    )
     dtype: Literal["float32", "bfloat16"] = option("float32", "in which the layers compute")
     epochs: int = option(10, "passes over the data", min=1)
     batch: int = option(64, "examples in each step", min=1)
@@ -68,7 +74,7 @@ class Config:
     cutout: int = option(0, "augmentation: side of a square that is set to 0", min=0)
     clip: float = option(0.0, "DP-SGD: greatest norm of one example's gradient; 0 for none", min=0.0)
     noise: float = option(0.0, "DP-SGD: noise in multiples of clip", min=0.0)
-    seed: int = option(0, "of the parameters, batches, augmentation and noise")
+    seed: int = option(0, "of the parameters, batches, augmentation and noise", min=0)
     log_every: int = option(10, "steps between rows of metrics.csv", min=1)
     save_every: int = option(0, "steps between checkpoints; 0 for one each epoch", min=0)
 
@@ -213,9 +219,13 @@ def train(config: Config, out: Path, resume: bool, progress: bool = True) -> Sta
         raise typer.BadParameter(
             f"--batch {config.batch} is more than the {len(data.train[0])} training images. Make it smaller."
         )
-    prepare(config, out, resume)
-    checkpoints = Checkpoints(out / "checkpoints")
+    told = {**asdict(config), DIGEST: digest(data)}
+    check(told, out, resume)
     state, step, evaluate = trainer.start()
+    jax.eval_shape(step, state, 0, *trainer.batch(0))  # an option that is refused in the step is so before OUT is made
+    out.mkdir(parents=True, exist_ok=True)
+    write(out / "config.json", json.dumps(told, indent=1) + "\n")
+    checkpoints = Checkpoints(out / "checkpoints")
     first = 0
     if resume and (found := checkpoints.restore(state)) is not None:
         first, state, passed = found
@@ -225,6 +235,7 @@ def train(config: Config, out: Path, resume: bool, progress: bool = True) -> Sta
         LOG.print(f"resumed after step {first} of {trainer.steps}")
     metrics = Metrics(out, first)
     every = config.save_every or trainer.steps_per_epoch
+    since: list[tuple[int, Any]] = []  # what was measured since the last look; it stays on the device
     asked: list[int] = []  # signals that came: the step is finished and saved first
     usual = {s: signal.signal(s, lambda number, _: asked.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -233,6 +244,7 @@ def train(config: Config, out: Path, resume: bool, progress: bool = True) -> Sta
             task = bar.add_task("training", total=trainer.steps, completed=first)
             for done in range(first + 1, trainer.steps + 1):
                 state, measured = step(state, done - 1, *trainer.batch(done - 1))
+                since.append((done, measured))
                 end = done % trainer.steps_per_epoch == 0
                 save = done % every == 0 or done == trainer.steps or bool(asked)
                 if done % config.log_every == 0 or end or save:
@@ -241,11 +253,14 @@ def train(config: Config, out: Path, resume: bool, progress: bool = True) -> Sta
                         step=done, epoch=done / trainer.steps_per_epoch, rate=rate, loss=loss, accuracy=accuracy,
                         gradient_norm=norm,
                     )  # fmt: skip
-                    if not (math.isfinite(loss) and math.isfinite(norm)):
-                        metrics.add(row)
-                        raise Stopped(no_number(out, row, metrics, checkpoints, state))
                     if end:
                         row["test_loss"], row["test_accuracy"] = trainer.test(evaluate, state)
+                    bad = not_finite(state) if save else []
+                    if bad or not all(map(math.isfinite, row.values())):
+                        metrics.add(row)
+                        raise Stopped(no_number(out, row, since, metrics, checkpoints, state))
+                    since.clear()
+                    if end:
                         bar.update(task, description=f"loss {loss:.3g}, test accuracy {row['test_accuracy']:.2%}")
                     if done % config.log_every == 0 or end:
                         metrics.add(row)
@@ -262,35 +277,68 @@ def train(config: Config, out: Path, resume: bool, progress: bool = True) -> Sta
     return state
 
 
-def prepare(config: Config, out: Path, resume: bool) -> None:
-    """Write config.json; refuse to begin where there is a run, or to go on with another configuration."""
-    out.mkdir(parents=True, exist_ok=True)
+def digest(data: Dataset) -> str:
+    """SHA-256 of the arrays."""
+    found = hashlib.sha256()
+    for a in (*data.train, *data.test):
+        found.update(f"{a.dtype} {a.shape}".encode())
+        found.update(np.ascontiguousarray(a).data)
+    return found.hexdigest()
+
+
+def check(told: dict[str, Any], out: Path, resume: bool) -> None:
+    """Refuse to begin where there is a run, and to go on where there is none or one of other options or data."""
     path = out / "config.json"
-    if path.exists():
-        if not resume:
+    if not resume:
+        if path.exists() or any((out / "checkpoints").glob("*")):
             raise typer.BadParameter(f"--out {out} holds a run already. Go on with --resume, or name another folder.")
+        return
+    if not path.exists():
+        raise typer.BadParameter(
+            f"--resume: there is no {path}, so no run to go on with. Correct --out, or begin a run without --resume."
+        )
+    try:
         before = json.loads(path.read_text())
-        other = [f"{k} was {before.get(k)!r}, is {v!r}" for k, v in asdict(config).items() if before.get(k) != v]
-        if other:
-            raise typer.BadParameter(
-                f"--resume: {out} was begun with other options ({'; '.join(other)}). Give the same ones, or begin in "
-                "another folder."
-            )
-    write(path, json.dumps(asdict(config), indent=1) + "\n")
+        if not isinstance(before, dict):
+            raise ValueError(f"it holds {before!r}")
+    except ValueError as e:
+        raise typer.BadParameter(
+            f"--resume: {path} is damaged ({e}); it must be a JSON object of the run's options. Put it back as it "
+            "was, or begin in another folder."
+        ) from e
+    other = [f"{k} was {before.get(k)!r}, is {v!r}" for k, v in told.items() if k != DIGEST and before.get(k) != v]
+    if other:
+        raise typer.BadParameter(
+            f"--resume: {out} was begun with other options ({'; '.join(other)}). Give the same ones, or begin in "
+            "another folder."
+        )
+    was = before.get(DIGEST, told[DIGEST])  # a run begun before there was one goes on
+    if was != told[DIGEST]:
+        raise typer.BadParameter(
+            f"--resume: the arrays of --data {told['data']} are not those that {out} was begun with (their SHA-256 was "
+            f"{was:.12}..., is {told[DIGEST]:.12}...). Put the data back as they were, or begin in another folder."
+        )
 
 
-def no_number(out: Path, row: dict[str, float], metrics: Metrics, checkpoints: Checkpoints, state: State) -> str:
-    """The report of a loss or gradient that is not a finite number, also written to failure.md."""
-    leaves = jax.tree.flatten_with_path(state.parameters)[0]
-    where = [jax.tree_util.keystr(p, simple=True, separator=".") for p, a in leaves if not jnp.isfinite(a).all()]
-    steps, losses = metrics.column("loss")
-    last = ", ".join(f"{v:.4g} (step {s:.0f})" for s, v in list(zip(steps, losses, strict=True))[-6:])
+def no_number(
+    out: Path, row: dict[str, float], since: list, metrics: Metrics, checkpoints: Checkpoints, state: State
+) -> str:
+    """The report of a loss, gradient or state that is not finite, also written to failure.md."""
+    measured = [(step, float(loss), float(norm)) for step, (loss, _, norm, _) in since]
+    began = [step for step, *both in measured if not all(map(math.isfinite, both))] + [row["step"]]
+    losses = dict(zip(*metrics.column("loss"), strict=True)) | {step: loss for step, loss, _ in measured}
+    last = [f"{loss:.4g} (step {step:.0f})" for step, loss in sorted(losses.items()) if math.isfinite(loss)][-6:]
+    values = f"loss {row['loss']}, gradient's norm {row['gradient_norm']}"
+    values += f", test loss {row['test_loss']}" if "test_loss" in row else ""
+    where = not_finite(state)
+    where = [name for name in where if name.startswith("parameters")] or where  # the optimiser's follow from these
     lines = [
-        f"# The training stopped at step {row['step']}: loss {row['loss']}, gradient's norm {row['gradient_norm']}",
+        f"# The training stopped at step {row['step']}: {values}",
         "",
+        f"- not finite since step {began[0]}",
         f"- learning rate: {row['rate']:.3g}",
-        f"- the last losses: {last}",
-        f"- parameters that are not finite: {', '.join(where) or 'none'}",
+        f"- the last finite losses: {', '.join(last) or 'none'}",
+        f"- not finite in the state: {', '.join(where) or 'none'}",
         f"- the last checkpoint: {checkpoints.steps[-1] if checkpoints.steps else 'none'}",
         "",
         "Try a smaller --rate, more --warmup, --clip, or --dtype float32; look for NaN in the data.",
@@ -316,10 +364,11 @@ def report(trainer: Trainer, out: Path, state: State, metrics: Metrics, evaluate
     }
     pictures.kernels(dict(list(layers.items())[:6]), out / "kernels.png")
     count = sum(a.size for a in jax.tree.leaves(state.parameters))
+    engine = "lax" if c.op == "lax" else c.method
     text = [
         f"# {c.model} on {trainer.data.name}, {c.op}",
         "",
-        f"{count} parameters, {trainer.steps} steps of {c.batch} images, {c.dtype}, engine {c.method}, seed {c.seed}; "
+        f"{count} parameters, {trainer.steps} steps of {c.batch} images, {c.dtype}, engine {engine}, seed {c.seed}; "
         f"jax {jax.__version__}, {jax.devices()[0].device_kind}.",
         "",
         f"Test loss {loss:.4f}, test accuracy {accuracy:.2%} of {len(trainer.data.test[0])} images.",
@@ -347,6 +396,10 @@ def main(out: Path, resume: bool, progress: bool, **options) -> None:
         raise typer.BadParameter("--clip needs each example's own gradient, which BatchNorm mixes. Pass --norm group.")
     if config.noise and not config.clip:
         raise typer.BadParameter("--noise is in multiples of --clip, which is 0. Pass --clip, too.")
+    if config.op == "lax" and config.method != "auto" and not resume:
+        raise typer.BadParameter(f"--method {config.method} is an engine, and --op lax has none. Leave one out.")
+    if config.norm == "group" and config.model != "resnet" and not resume:
+        raise typer.BadParameter(f"--norm group changes resnet alone, and --model is {config.model}. Leave it out.")
     if not config.rate > 0:
         raise typer.BadParameter(f"--rate is {config.rate}: it must be positive.")
     try:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import struct
 import subprocess
@@ -40,7 +41,10 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_is_not(tmp_path):
     rng, kills = random.Random(0), 0
     while True:
         process = subprocess.Popen(
-            command(broken, "--resume"), cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+            command(broken, *(["--resume"] if broken.exists() else [])),
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         before = set((broken / "checkpoints").glob("*"))
         deadline = time.monotonic() + 120
@@ -119,6 +123,36 @@ def test_a_run_is_not_overwritten_and_not_mixed(run):
         train(replace(SMALL, seed=1), out, resume=True, progress=False)
 
 
+def test_changed_data_are_refused(run, digits, monkeypatch):
+    out, _ = run
+    images = digits.train[0].copy()
+    images[7, 3, 3, 0] += 1
+    monkeypatch.setattr("research.train.load", lambda *_: replace(digits, train=(images, digits.train[1])))
+    with pytest.raises(typer.BadParameter, match="the arrays of --data digits are not those that"):
+        train(SMALL, out, resume=True, progress=False)
+
+
+def test_a_resume_without_a_run_is_refused(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(typer.BadParameter, match=r"there is no .*config\.json, so no run to go on with"):
+        train(SMALL, out, resume=True, progress=False)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("text", ["", '{"width": ', "[]"])
+def test_a_damaged_configuration_is_named(text, tmp_path):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(typer.BadParameter, match=r"config\.json is damaged .* Put it back"):
+        train(SMALL, tmp_path, resume=True, progress=False)
+    assert (tmp_path / "config.json").read_text() == text
+
+
+def test_checkpoints_without_a_configuration_are_not_overwritten(tmp_path):
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+    with pytest.raises(typer.BadParameter, match="holds a run already"):
+        train(SMALL, tmp_path, resume=False, progress=False)
+
+
 def test_a_finished_run_resumed_is_the_same(run):
     out, state = run
     again = train(SMALL, out, resume=True, progress=False)
@@ -139,6 +173,59 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path):
     assert "step 2 could not be read" in passed[0]
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(state), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def damage(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"x")
+
+
+def test_after_a_damaged_checkpoint_an_earlier_step_is_saved(tmp_path):
+    state = {"a": np.arange(5.0)}
+    for step in (10, 20):
+        Checkpoints(tmp_path).save(step, state)
+    damage(tmp_path / "20")
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.restore(state)[0] == 10
+    assert checkpoints.steps == [10, 20]  # what cannot be read stays until there is something in its place
+    checkpoints.save(15, {"a": np.ones(5)})
+    assert checkpoints.steps == [10, 15]
+    step, found, passed = Checkpoints(tmp_path).restore(state)
+    assert (step, passed) == (15, [])
+    np.testing.assert_array_equal(found["a"], np.ones(5))
+
+
+def test_an_emptied_checkpoint_is_passed_over(tmp_path):
+    """As a kill leaves it while it is removed."""
+    state = {"a": np.arange(5.0)}
+    Checkpoints(tmp_path).save(10, state)
+    (tmp_path / "20").mkdir()
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.restore(state)[0] == 10
+    checkpoints.save(20, state)
+    assert Checkpoints(tmp_path).restore(state)[0] == 20
+
+
+def test_a_damaged_last_checkpoint_is_written_anew(run, tmp_path):
+    before, state = run
+    out = tmp_path / "run"
+    shutil.copytree(before, out)
+    damage(out / "checkpoints" / "22")
+    train(SMALL, out, resume=True, progress=False)
+    step, found, passed = Checkpoints(out / "checkpoints").restore(state)
+    assert (step, passed) == (22, [])
+    for a, b in zip(parameters(state), parameters(found), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_checkpoint_that_is_not_finite_is_passed_over(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, {"a": np.ones(2)})
+    checkpoints.save(2, {"a": np.array([1, np.nan])})
+    step, _, passed = checkpoints.restore({"a": np.ones(2)})
+    assert step == 1
+    assert "not finite: a" in passed[0]
 
 
 FULL = """
@@ -189,9 +276,41 @@ def test_loss_that_is_no_number_stops_with_a_report(tmp_path):
             progress=False,
         )
     text = (tmp_path / "failure.md").read_text()
-    assert "parameters that are not finite" in text
+    assert "not finite in the state: parameters/" in text
     assert "learning rate: 1e+30" in text
     assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_the_failure_tells_where_it_began_and_the_losses_before(tmp_path):
+    """Between two looks at the losses."""
+    config = replace(SMALL, epochs=1, rate=1e30, warmup=0.0, optimiser="sgd", save_every=0, log_every=10)
+    with pytest.raises(Stopped, match="stopped at step 10"):
+        train(config, tmp_path, resume=False, progress=False)
+    text = (tmp_path / "failure.md").read_text()
+    assert "not finite since step 2\n" in text
+    assert "the last finite losses: 2." in text
+    assert "(step 1)" in text
+    assert "nan (step" not in text
+
+
+@pytest.mark.parametrize(
+    ("decay", "words"), [(0.0, "not finite in the state: none"), (100.0, "not finite in the state: parameters/")]
+)
+def test_a_last_step_that_ruins_the_parameters_is_a_failure(decay, words, tmp_path):
+    """Its own loss is finite, being that of the parameters before."""
+    config = replace(SMALL, epochs=1, batch=1024, decay=decay, rate=3e38, warmup=0.0, optimiser="sgd")
+    with pytest.raises(Stopped, match="stopped at step 1: loss 2"):
+        train(config, tmp_path, resume=False, progress=False)
+    text = (tmp_path / "failure.md").read_text()
+    assert words in text
+    assert "the last checkpoint: none" in text
+    assert Checkpoints(tmp_path / "checkpoints").steps == []
+    assert not (tmp_path / "train.md").exists()
+
+
+def test_the_report_of_plain_layers_names_no_engine(tmp_path):
+    train(replace(SMALL, op="lax", method="auto", epochs=1, batch=1024), tmp_path, resume=False, progress=False)
+    assert ", engine lax," in (tmp_path / "train.md").read_text()
 
 
 def test_a_signal_is_answered_with_a_checkpoint(tmp_path):
@@ -287,6 +406,11 @@ def test_every_model_takes_steps(config, digits):
         (["--model", "resnet", "--clip", "1"], "Pass --norm group"),
         (["--noise", "1"], "Pass --clip, too"),
         (["--data", "/nowhere"], "/nowhere"),
+        (["--seed", "-1"], "'--seed'"),
+        (["--op", "lax", "--method", "fft"], "--method fft is an engine, and --op lax has none"),
+        (["--norm", "group"], "--norm group changes resnet alone"),
+        (["--shift", "8"], "shift must be 0 to 7"),
+        (["--model", "convnext", "--width", "4", "--method", "winograd"], "`method='winograd'` was refused"),
     ],
 )
 def test_bad_options_are_told(arguments, words, tmp_path):
@@ -295,4 +419,4 @@ def test_bad_options_are_told(arguments, words, tmp_path):
     result = CliRunner().invoke(app, ["--out", str(tmp_path / "run"), *arguments], env={"COLUMNS": "200"})
     assert result.exit_code in (1, 2)
     assert words in " ".join(result.output.replace("│", " ").split())
-    assert not (tmp_path / "run" / "config.json").exists()
+    assert not (tmp_path / "run").exists()
