@@ -114,7 +114,7 @@ def main(
 
     net = trained(len(DIGITS), batch, steps)
     test = scenes.draw(np.random.default_rng(1), count, DIGITS, test=True)
-    right = float((np.asarray(net(test.images)).argmax(1) == test.labels).mean())
+    right = float((np.asarray(net(jnp.asarray(test.images))).argmax(1) == test.labels).mean())
     maps = shown(net, test.images, test.labels, window=8)
     rows = [judged(name, found, net, test) for name, found in maps.items()]
     share = float(test.masks.mean())
@@ -130,7 +130,7 @@ def main(
         return x[part], y[part]
 
     face_net = trained(2, faces, max(100, steps // 4))
-    found = np.asarray(face_net(x_test)).argmax(1)
+    found = np.asarray(face_net(jnp.asarray(x_test))).argmax(1)
     some = np.concatenate([np.flatnonzero(y_test == 1)[:4], np.flatnonzero(y_test == 0)[:2]])
     titles = ["face" if y_test[one] else "no face" for one in some]
     face_maps = shown(face_net, x_test[some], np.ones(len(some), int), window=5)
@@ -180,8 +180,9 @@ def weight_of(maps):
 
 def picture(checks: dict, path: Path) -> None:
     figure, axis = plt.subplots(figsize=(6.5, 3.6), layout="constrained")
-    for (name, (layers, values)), style in zip(checks.items(), ("-o", "-s", "-^", "-D", "--o", "--s"), strict=True):
-        axis.plot(range(len(layers) + 1), [1.0, *values], style, label=name, markersize=4)
+    for (name, (_, values)), style in zip(checks.items(), ("-o", "-s", "-^", "-D", "--o", "--s"), strict=True):
+        axis.plot(range(len(values) + 1), [1.0, *values], style, label=name, markersize=4)
+    layers, _ = next(iter(checks.values()))
     axis.set_xticks(range(len(layers) + 1), ["trained", *layers])
     axis.set(ylabel="rank correlation", xlabel="layers randomised, from the top down", ylim=(-0.2, 1.05))
     axis.legend(fontsize=7)
@@ -193,7 +194,7 @@ def picture(checks: dict, path: Path) -> None:
 def report(rows, checks, right, right_faces, share, steps, count) -> str:
     table = ["| map | pointing game | weight in the box | deletion | insertion |", "| --- |" + " --- |" * 4]
     table += [f"| {name} | {a:.2f} | {b:.2f} | {c:.2f} | {d:.2f} |" for name, a, b, c, d in rows]
-    layers = next(iter(checks.values()))[0]
+    layers, _ = next(iter(checks.values()))
     sane = ["| map | " + " | ".join(layers) + " |", "| --- |" + " --- |" * len(layers)]
     sane += [f"| {name} | " + " | ".join(f"{v:.2f}" for v in values) + " |" for name, (_, values) in checks.items()]
     paragraphs = [

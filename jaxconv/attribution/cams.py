@@ -7,6 +7,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxconv.attribution.gradients import guided_backprop
 from jaxconv.attribution.networks import (
@@ -31,7 +32,7 @@ Normalise = Literal["none", "max", "minmax"]
 
 def grad_cam(
     model: Model,
-    x: Array,
+    x: ArrayLike,
     target: Any = None,
     *,
     layer: str = LAST,
@@ -91,7 +92,7 @@ def grad_cam(
 
 def grad_cam_plus_plus(
     model: Model,
-    x: Array,
+    x: ArrayLike,
     target: Any = None,
     *,
     layer: str = LAST,
@@ -141,7 +142,7 @@ def grad_cam_plus_plus(
 
 def layer_cam(
     model: Model,
-    x: Array,
+    x: ArrayLike,
     target: Any = None,
     *,
     layer: str = LAST,
@@ -185,7 +186,7 @@ def layer_cam(
 
 def hires_cam(
     model: Model,
-    x: Array,
+    x: ArrayLike,
     target: Any = None,
     *,
     layer: str = LAST,
@@ -229,7 +230,7 @@ def hires_cam(
 
 def guided_grad_cam(
     model: Model,
-    x: Array,
+    x: ArrayLike,
     target: Any = None,
     *,
     layer: str = LAST,

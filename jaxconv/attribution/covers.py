@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxconv.attribution.networks import Model, chosen, class_count, finite, images, network, targets
 from jaxconv.attribution.rows import Progress, check_chunk, stacked
@@ -15,7 +16,7 @@ from jaxconv.attribution.rows import Progress, check_chunk, stacked
 
 def occlusion(
     model: Model,
-    x: Array,
+    x: ArrayLike,
     target: Any = None,
     *,
     window: int | tuple[int, ...],

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxconv.attribution.cams import resized
 from jaxconv.attribution.networks import (
@@ -40,7 +41,7 @@ class Gain(NamedTuple):
     attention: Array
 
 
-def attention(model: Model, x: Array, target: Any, *, layer: str = LAST, second_order: bool = False) -> Array:
+def attention(model: Model, x: ArrayLike, target: Any, *, layer: str = LAST, second_order: bool = False) -> Array:
     """Grad-CAM as part of a loss: over its largest value, of the size of x, differentiable in the model's parameters.
 
         A = max(sum over k of w[k] f[k], 0) / max A,   w[n,k] = mean over i of d s[n, target] / d f[n,i,k]
@@ -135,16 +136,16 @@ def masked(x: Array, attention: Array, *, sigma: float = 0.5, omega: float = 10.
 
 def gain_loss(
     model: Model,
-    x: Array,
-    labels: Array,
+    x: ArrayLike,
+    labels: ArrayLike,
     *,
     layer: str = LAST,
     alpha: float = 1.0,
     sigma: float = 0.5,
     omega: float = 10.0,
     most_labels: int | None = None,
-    masks: Array | None = None,
-    has_mask: Array | None = None,
+    masks: ArrayLike | None = None,
+    has_mask: ArrayLike | None = None,
     external: float = 10.0,
     second_order: bool = False,
     frozen: Callable[[Array], Array] | None = None,
@@ -247,7 +248,7 @@ def _mean(values: Array, weight: Array) -> Array:
     return (values * weight).sum() / jnp.maximum(weight.sum(), 1)
 
 
-def _apart(maps: Array, masks: Array, each: Array, weight: Array, has_mask: Any, classes: int) -> Array:
+def _apart(maps: Array, masks: Any, each: Array, weight: Array, has_mask: Any, classes: int) -> Array:
     masks = jnp.asarray(masks, maps.dtype)
     if masks.shape == (len(maps), *maps.shape[2:]):
         masks = jnp.broadcast_to(masks[:, None], maps.shape)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 from numpy.polynomial.legendre import leggauss
 
 from jaxconv.attribution.networks import Model, chosen, class_count, finite, images, network, targets
@@ -16,7 +17,7 @@ from jaxconv.attribution.rules import Rule, rule_of, with_relu_rule
 
 
 def saliency(
-    model: Model, x: Array, target: Any = None, *, chunk: int | None = None, progress: Progress = False
+    model: Model, x: ArrayLike, target: Any = None, *, chunk: int | None = None, progress: Progress = False
 ) -> Array:
     """How much each pixel moves the score: the largest modulus, over the channels, of its derivative.
 
@@ -66,7 +67,7 @@ def saliency(
 
 
 def input_x_gradient(
-    model: Model, x: Array, target: Any = None, *, chunk: int | None = None, progress: Progress = False
+    model: Model, x: ArrayLike, target: Any = None, *, chunk: int | None = None, progress: Progress = False
 ) -> Array:
     """The gradient times the input: each element's share of the score of a net that is linear there.
 
@@ -97,11 +98,11 @@ def input_x_gradient(
     Source: Shrikumar, Greenside and Kundaje, Learning important features through propagating activation differences,
     2017.
     """
-    return x * _gradient("input_x_gradient", model, x, target, "plain", chunk, progress)
+    return jnp.asarray(x) * _gradient("input_x_gradient", model, x, target, "plain", chunk, progress)
 
 
 def guided_backprop(
-    model: Model, x: Array, target: Any = None, *, chunk: int | None = None, progress: Progress = False
+    model: Model, x: ArrayLike, target: Any = None, *, chunk: int | None = None, progress: Progress = False
 ) -> Array:
     """The backward pass with ReLUs that let through only what is positive, on the way up and on the way down.
 
@@ -140,7 +141,7 @@ def guided_backprop(
 
 
 def deconvnet(
-    model: Model, x: Array, target: Any = None, *, chunk: int | None = None, progress: Progress = False
+    model: Model, x: ArrayLike, target: Any = None, *, chunk: int | None = None, progress: Progress = False
 ) -> Array:
     """The backward pass with ReLUs that rectify what comes from above: the deconvolutional network.
 
@@ -176,7 +177,7 @@ def deconvnet(
 
 def smoothgrad(
     model: Model,
-    x: Array,
+    x: ArrayLike,
     target: Any = None,
     *,
     key: Array,
@@ -228,7 +229,7 @@ def smoothgrad(
 
 def integrated_gradients(
     model: Model,
-    x: Array,
+    x: ArrayLike,
     target: Any = None,
     *,
     baseline: Any = 0.0,
@@ -283,7 +284,9 @@ def integrated_gradients(
     return way * mean
 
 
-def completeness(model: Model, x: Array, attribution: Array, target: Any = None, *, baseline: Any = 0.0) -> Array:
+def completeness(
+    model: Model, x: ArrayLike, attribution: ArrayLike, target: Any = None, *, baseline: Any = 0.0
+) -> Array:
     """What an attribution lacks of the difference of the scores: zero for exact integrated gradients.
 
         sum over i and c of attribution[n,i,c] - (y[target](x) - y[target](baseline))
@@ -319,7 +322,7 @@ def completeness(model: Model, x: Array, attribution: Array, target: Any = None,
     scores = net.call(net.state, x)
     wanted = scores.argmax(1) if wanted is None else wanted
     without = net.call(net.state, jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape))
-    return attribution.reshape(len(x), -1).sum(1) - (chosen(scores, wanted) - chosen(without, wanted))
+    return jnp.reshape(attribution, (len(x), -1)).sum(1) - (chosen(scores, wanted) - chosen(without, wanted))
 
 
 # ---- the versions of an image at which the gradient is taken, and what they count, with mean 1; static under jit

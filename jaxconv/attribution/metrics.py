@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxconv.attribution.networks import Model, chosen, class_count, finite, images, network, targets
 from jaxconv.attribution.rows import Progress, check_chunk, check_count, stacked
@@ -25,7 +26,7 @@ class Curve(NamedTuple):
 
 
 def deletion(
-    model: Model, x: Array, maps: Array, target: Any = None, *, steps: int = 20, baseline: Any = 0.0,
+    model: Model, x: ArrayLike, maps: ArrayLike, target: Any = None, *, steps: int = 20, baseline: Any = 0.0,
     chunk: int | None = None, progress: Progress = False,
 ) -> Curve:  # fmt: skip
     """How fast the class disappears when pixels are deleted, those first of which the map says most.
@@ -70,7 +71,7 @@ def deletion(
 
 
 def insertion(
-    model: Model, x: Array, maps: Array, target: Any = None, *, steps: int = 20, baseline: Any = 0.0,
+    model: Model, x: ArrayLike, maps: ArrayLike, target: Any = None, *, steps: int = 20, baseline: Any = 0.0,
     chunk: int | None = None, progress: Progress = False,
 ) -> Curve:  # fmt: skip
     """How fast the class appears when pixels are put into an empty image, those first of which the map says most.
@@ -150,7 +151,7 @@ def _changed(call, state, x, empty, maps, target, insert, steps, chunk, progress
     return jnp.asarray(counts / pixels, values.dtype), values, chosen(scores, target)
 
 
-def pointing_game(maps: Array, masks: Array, *, tolerance: int = 0) -> Array:
+def pointing_game(maps: ArrayLike, masks: ArrayLike, *, tolerance: int = 0) -> Array:
     """Whether the map's largest value lies on the object.
 
         hit[n] = masks[n, argmax over i of maps[n,i]], the mask widened by `tolerance` pixels to all sides
@@ -193,7 +194,7 @@ def pointing_game(maps: Array, masks: Array, *, tolerance: int = 0) -> Array:
     return jnp.take_along_axis(wide.reshape(len(maps), -1), place[:, None], 1)[:, 0]
 
 
-def energy_in_mask(maps: Array, masks: Array) -> Array:
+def energy_in_mask(maps: ArrayLike, masks: ArrayLike) -> Array:
     """Which share of the map's weight lies on the object.
 
         share[n] = sum over i in the mask of max(maps[n,i], 0) / sum over i of max(maps[n,i], 0)
@@ -239,7 +240,7 @@ def _pair(call: str, maps: Any, masks: Any) -> tuple[Array, Array]:
 
 
 def sensitivity(
-    explain: Callable[[Array], Array], x: Array, *, key: Array, radius: float = 0.02, samples: int = 10
+    explain: Callable[[Any], Array], x: ArrayLike, *, key: Array, radius: float = 0.02, samples: int = 10
 ) -> Array:
     """How far a map moves, at most, when the image moves a little: by random tries.
 
@@ -296,7 +297,7 @@ class Cascade(NamedTuple):
 
 
 def cascade(
-    explain: Callable[[Any, Array], Array], model: Any, x: Array, *, key: Array, layers: Sequence[str] | None = None
+    explain: Callable[[Any, Array], Array], model: Any, x: ArrayLike, *, key: Array, layers: Sequence[str] | None = None
 ) -> Cascade:
     """Whether a map depends on what the net has learned: its layers are randomised one after the other, from the top.
 

@@ -261,28 +261,36 @@ def named(found: list[tuple[Place, Equation]]) -> dict[str, tuple[Place, Any]]:
     return places
 
 
-def _with_bias(jaxpr: Program, place: Place, eqn: Equation, constants: int) -> tuple[Place, Equation]:
+def _with_bias(program: Program, place: Place, eqn: Equation, constants: int) -> tuple[Place, Equation]:
     """The value after a convolution and the additions, directly behind it, of what does not depend on x."""
-    here = jaxpr
-    for position in place[:-1:2]:
-        here = inner(here.eqns[position])[0]
-    dependent = _dependent(jaxpr, set(jaxpr.invars[constants:]), place)
+    inputs, value = set(program.invars[constants:]), eqn.outvars[0]
     grouped = eqn.primitive.name == "contract"  # its groups have an axis of their own, until they are merged
-    for position in range(place[-1] + 1, len(here.eqns)):
-        after, value = here.eqns[position], eqn.outvars[0]
-        if not any(v is value for v in after.invars):
-            continue
-        others = [v for v in after.invars if isinstance(v, Var) and v is not value]
-        merges = (
-            after.primitive.name == "reshape"
-            and grouped
-            and len(after.outvars[0].aval.shape) == len(value.aval.shape) - 1
-        )
-        if not (merges or after.primitive.name in ("add", "name", "convert_element_type")) or dependent & set(others):
+    for depth in range(len(place) - 1, -1, -2):  # from the call in which the convolution lies outwards
+        around, at = place[:depth], place[depth]
+        here = inside(program, around)
+        dependent = _dependent(program, inputs, place[: depth + 1])
+        for position, after in enumerate(here.eqns[at + 1 :], at + 1):
+            if not any(v is value for v in after.invars):
+                continue
+            others = {v for v in after.invars if isinstance(v, Var) and v is not value}
+            name, (found,) = after.primitive.name, after.outvars[:1]
+            merges = grouped and name == "reshape" and found.aval.ndim == value.aval.ndim - 1
+            if not (merges or name in ("add", "name", "convert_element_type")) or dependent & others:
+                return place, eqn
+            grouped = grouped and not merges
+            place, eqn, value = (*around, position), after, found
+        if depth and value in here.outvars:
+            value = inside(program, around[:-2]).eqns[around[-2]].outvars[here.outvars.index(value)]
+        else:
             break
-        grouped = grouped and not merges
-        place, eqn = (*place[:-1], position), after
     return place, eqn
+
+
+def inside(program: Program, around: Place) -> Program:
+    """The program in which the equations of the places (*around, position) stand."""
+    for position in around[::2]:
+        program = inner(program.eqns[position])[0]
+    return program
 
 
 def _dependent(jaxpr: Program, dependent: set[Var], place: Place) -> set[Var]:
@@ -301,7 +309,7 @@ def _dependent(jaxpr: Program, dependent: set[Var], place: Place) -> set[Var]:
 def with_features(net: Network, features: Features, x: Array, more: Array | None = None) -> tuple[Array, Array]:
     """(scores, features), where `more` is added to the features before the program goes on."""
     seen = []
-    eqn = _equation_at(features)
+    eqn = inside(features.program.jaxpr, features.place[:-1]).eqns[features.place[-1]]
 
     def stands(inputs):
         parameters = eqn.primitive.get_bind_params(eqn.params)
@@ -313,10 +321,3 @@ def with_features(net: Network, features: Features, x: Array, more: Array | None
     arguments = jax.tree.leaves((net.state, x))
     scores = evaluate(features.program, arguments, {features.place: stands}, remat=False)[0]
     return scores, seen[0]
-
-
-def _equation_at(features: Features) -> Equation:
-    here = features.program.jaxpr
-    for position in features.place[:-1:2]:
-        here = inner(here.eqns[position])[0]
-    return here.eqns[features.place[-1]]

@@ -73,6 +73,14 @@ def evaluate(
     return [v.val if isinstance(v, Literal) else values[v] for v in jaxpr.outvars]
 
 
+def scanned(eqn: Equation) -> tuple[int, int]:
+    """(constants, carries) of a scan; what is scanned over, or stacked, has an axis more outside than in the body."""
+    body = opened(eqn.params["jaxpr"])
+    pairs = zip(eqn.invars, body.invars, strict=True), zip(eqn.outvars, body.outvars, strict=True)
+    whole, carries = (sum(a.aval.ndim == b.aval.ndim for a, b in pair) for pair in pairs)
+    return whole - carries, carries
+
+
 def _entered(eqn: Equation, inputs: list[Any], replace: Replace, here: Place, remat: bool) -> Sequence[Any]:
     """The outputs of a call, some of whose equations are replaced."""
     name, params = eqn.primitive.name, eqn.params
@@ -93,21 +101,16 @@ def _entered(eqn: Equation, inputs: list[Any], replace: Replace, here: Place, re
         branches = [run(which, branch) for which, branch in enumerate(params["branches"])]
         return lax.switch(inputs[0], branches, *inputs[1:])
     if name == "scan":
-        consts, carries = params["num_consts"], params["num_carry"]
+        consts, carries = scanned(eqn)
         body = run(0, params["jaxpr"])
 
         def step(carry, x):
             outputs = body(*inputs[:consts], *carry, *x)
             return tuple(outputs[:carries]), tuple(outputs[carries:])
 
-        carry, ys = lax.scan(
-            step,
-            tuple(inputs[consts : consts + carries]),
-            tuple(inputs[consts + carries :]),
-            length=params["length"],
-            reverse=params["reverse"],
-            unroll=params["unroll"],
-        )
+        start, xs = tuple(inputs[consts : consts + carries]), tuple(inputs[consts + carries :])
+        options = {option: params[option] for option in ("length", "reverse", "unroll")}
+        carry, ys = lax.scan(step, start, xs, **options)
         return [*carry, *ys]
     if name == "while":
         ahead, beside = params["cond_nconsts"], params["body_nconsts"]

@@ -37,6 +37,7 @@ from jaxconv.attribution.programs import (
     evaluate,
     inner,
     opened,
+    scanned,
 )
 
 Rule = Literal["gradient", "deconvnet", "guided"] | Callable[[Array, Array], Array]
@@ -162,7 +163,7 @@ class _Analysis:
         for which, program in enumerate(programs):
             facts = [Fact() for _ in program.invars]
             if name == "scan":
-                count = eqn.params["num_consts"]
+                count = scanned(eqn)[0]
                 facts[:count] = inputs[:count]
             elif name == "cond":
                 facts = inputs[1:]

@@ -30,7 +30,7 @@ def textures() -> dict[str, np.ndarray]:
     """Each photograph at half its size, 256x256, with mean 0 and deviation 1; its upper half is for training."""
     found = {}
     for name in TEXTURES:
-        image = resize(getattr(skimage.data, name)().astype(np.float64), (256, 256), anti_aliasing=True)
+        image = np.asarray(resize(getattr(skimage.data, name)().astype(np.float64), (256, 256), anti_aliasing=True))
         found[name] = (image - image.mean()) / image.std()
     return found
 
@@ -42,7 +42,7 @@ def digits(classes: tuple[int, ...], test: bool) -> tuple[np.ndarray, np.ndarray
     part = slice(1400, None) if test else slice(1400)
     images, labels = np.reshape(images, (-1, 8, 8))[part] / 16, np.asarray(labels)[part]
     wanted = np.isin(labels, classes)
-    large = np.stack([resize(image, (BOX, BOX), order=1) for image in images[wanted]])
+    large = np.stack([np.asarray(resize(image, (BOX, BOX), order=1)) for image in images[wanted]])
     return large, np.searchsorted(classes, labels[wanted])
 
 
