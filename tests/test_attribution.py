@@ -58,6 +58,11 @@ def test_one_relu_by_hand(rule):
     np.testing.assert_array_equal(pull(v)[0], by_hand(rule, w, x @ w, v))
 
 
+@pytest.mark.parametrize(("rule", "passed"), [("gradient", 0), ("deconvnet", 1), ("guided", 0)])
+def test_at_zero_the_relu_is_closed(rule, passed):
+    assert jax.grad(with_relu_rule(jax.nn.relu, rule))(0.0) == passed
+
+
 FORMS = {
     "nn.relu": jax.nn.relu,
     "nnx.relu": nnx.relu,
@@ -77,6 +82,11 @@ FORMS = {
     "remat": jax.checkpoint(lambda z: jax.nn.relu(z)),
     "jit in remat": jax.checkpoint(lambda z: jax.jit(jax.nn.relu)(z)),
     "scan": lambda z: lax.scan(lambda c, row: (c, jax.nn.relu(row)), 0, z)[1],
+    "scan, with zeros from outside": lambda z: (
+        lambda zeros: lax.scan(lambda c, row: (c, jnp.maximum(row, zeros)), 0, z)[1]
+    )(jnp.zeros_like(z[0])),
+    "scan, backwards": lambda z: lax.scan(lambda c, row: (c, jax.nn.relu(row)), 0, z, reverse=True)[1],
+    "scan with a carry": lambda z: lax.scan(lambda c, row: (c + 1, jax.nn.relu(row + c - c)), 0.0, z)[1],
     "cond": lambda z: lax.cond(z.sum() > 1e9, jnp.sin, jax.nn.relu, z),
     "switch": lambda z: lax.switch(1, [jnp.sin, jax.nn.relu, jnp.cos], z),
     "map": lambda z: lax.map(jax.nn.relu, z),
