@@ -81,6 +81,10 @@ FORMS = {
     "jit": jax.jit(lambda z: jax.nn.relu(z)),
     "remat": jax.checkpoint(lambda z: jax.nn.relu(z)),
     "jit in remat": jax.checkpoint(lambda z: jax.jit(jax.nn.relu)(z)),
+    "where, negated": lambda z: jnp.where(~(z > 0), 0, z),
+    "where, within a batch of one": lambda z: jnp.where(z[None] > 0, z[None], 0)[0],
+    "a mask by where": lambda z: jnp.where(z > 0, 1.0, 0.0) * z,
+    "leaky by nothing": lambda z: jax.nn.leaky_relu(z, 0.0),
     "scan": lambda z: lax.scan(lambda c, row: (c, jax.nn.relu(row)), 0, z)[1],
     "scan, with zeros from outside": lambda z: (
         lambda zeros: lax.scan(lambda c, row: (c, jnp.maximum(row, zeros)), 0, z)[1]
@@ -132,7 +136,7 @@ def test_two_relus_in_a_row_both_have_the_rule():
         (jax.nn.elu, "elu"),
         (jnp.tanh, "tanh"),
         (jax.nn.softplus, "softplus"),
-        (lambda x: x**3, "none"),
+        (lambda x: 3 * x, "none"),
     ],
 )
 def test_other_nonlinearities_are_reported_and_no_relu_is_an_error(f, what):
@@ -159,6 +163,41 @@ def test_where_a_relu_cannot_be_rewritten_it_is_refused():
         with_relu_rule(lambda x: (x + jnp.abs(x)) / 2, "guided")(jnp.ones(3))
     with pytest.raises(ValueError, match="'gradient', 'deconvnet', 'guided'"):
         with_relu_rule(jnp.sin, "guide")
+
+
+@pytest.mark.parametrize("f", [lambda x: -jnp.minimum(-x, 0), lambda x: x - jnp.minimum(x, 0)])
+def test_forms_that_may_be_a_relu_are_refused_unless_left_alone(f):
+    with pytest.raises(ValueError, match=r"min\(x, 0\), which may be one"):
+        with_relu_rule(lambda x: jax.nn.relu(f(x)), "guided")(jnp.ones(3))
+    g = with_relu_rule(lambda x: jax.nn.relu(f(x)), "guided", where=lambda r: not r.hidden)
+    assert (len(g.report(jnp.ones(3)).overridden), len(g.report(jnp.ones(3)).left)) == (1, 1)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_types(dtype):
+    z, v = jnp.array([-2.0, 3.0, 1.0], dtype), jnp.array([1.0, 1.0, -1.0], dtype)
+    for form in ("nn.relu", "maximum", "where", "mask"):
+        passed = jax.vjp(with_relu_rule(FORMS[form], "guided"), z)[1](v)[0]
+        assert passed.dtype == dtype
+        np.testing.assert_array_equal(np.asarray(passed, np.float32), [0, 1, 0])
+
+
+def test_what_does_not_depend_on_the_arguments_is_no_relu():
+    with pytest.raises(ValueError, match="no ReLU"):  # its weights are max(1 - |i|, 0)
+        with_relu_rule(lambda x: jax.image.resize(x, (8,), "linear"), "guided")(jnp.ones(3))
+    w, key = jnp.ones(3), jax.random.key(0)
+    f = with_relu_rule(lambda x: jax.nn.relu(x * jax.nn.relu(w)) * jax.random.uniform(key, (3,)), "guided")
+    assert len(f.report(jnp.ones(3)).overridden) == 1
+
+
+def test_inside_shard_map():
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    P = jax.sharding.PartitionSpec("d")
+    mapped = jax.shard_map(jax.nn.relu, mesh=mesh, in_specs=P, out_specs=P)
+    with pytest.raises(ValueError, match="shard_map"):
+        with_relu_rule(lambda x: mapped(x) + jax.nn.relu(x), "guided")(jnp.ones(3))
+    inside = jax.shard_map(with_relu_rule(jax.nn.relu, "deconvnet"), mesh=mesh, in_specs=P, out_specs=P)
+    np.testing.assert_array_equal(jax.grad(lambda x: inside(x).sum())(jnp.array([-1.0, 1.0])), 1)
 
 
 def test_a_variance_is_guarded_and_no_relu():
@@ -432,6 +471,65 @@ def test_last_conv_is_the_last_convolution_with_its_bias():
     np.testing.assert_allclose(grad_cam(f, x, 1), expected, atol=1e-6)
 
 
+CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
+
+
+def test_last_conv_is_one_on_which_a_map_can_stand():
+    net, x = gap_net(), photos()
+    net.layers[0].bias[...] = jnp.arange(5.0)
+    expected = grad_cam(net, x, 1)
+    kernel, bias = net.layers[0].kernel[...], net.layers[0].bias[...]
+    conv = partial(lax.conv_general_dilated, window_strides=(1, 1), padding="SAME", dimension_numbers=CHANNELS_LAST)
+    head = lambda a: net.layers[3](nnx.relu(a).mean((1, 2)))  # noqa: E731
+
+    def unused(x):
+        a = net.layers[0](x)
+        conv(a, jnp.ones((1, 1, 5, 2)))
+        return head(a)
+
+    def excited(x):
+        a = net.layers[0](x)
+        return head(a * (1 + conv(a.mean((1, 2), keepdims=True), jnp.zeros((1, 1, 5, 5)))))
+
+    def within(x):
+        return head(jax.jit(lambda x: conv(x, kernel))(x) + bias)
+
+    for f in (unused, excited, within):
+        np.testing.assert_allclose(grad_cam(f, x, 1), expected, atol=1e-6)
+
+    def scanned_after(x):
+        step = lambda c, _: (conv(c, jnp.ones((1, 1, 5, 5))), None)  # noqa: E731
+        return head(lax.scan(step, net.layers[0](x), length=2)[0])
+
+    def channels_first(x):
+        a = lax.conv(jnp.moveaxis(x, -1, 1), jnp.ones((5, 2, 3, 3)), (1, 1), "SAME")
+        return head(jnp.moveaxis(a, 1, -1))
+
+    with pytest.raises(ValueError, match="within scan"):
+        grad_cam(scanned_after, x, 1)
+    with pytest.raises(ValueError, match="channels do not stand last"):
+        grad_cam(channels_first, x, 1)
+
+
+def test_maps_follow_a_model_that_changes():
+    net, x = gap_net(), photos()
+    for f in (net, net.__call__, lambda x: net(x)):
+        for method in (saliency, grad_cam, partial(occlusion, window=4, stride=4)):
+            once = method(f, x, 0)
+            net.layers[3].kernel[...] *= 2
+            net.layers[3].bias[...] *= 2
+            np.testing.assert_allclose(method(f, x, 0), 2 * once, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("target", [None, 1])
+def test_memory_is_bounded_by_the_chunk(target):
+    net, x = gap_net(), jnp.ones((64, 16, 16, 2))
+    whole = 64 * 16 * 16 * 5 * 4  # bytes of one layer's features
+    for method in (saliency, grad_cam, partial(integrated_gradients, steps=2), partial(occlusion, window=8, stride=8)):
+        f = jax.jit(lambda x, method=method: method(lambda x: net(x), x, target, chunk=1))
+        assert f.lower(x).compile().memory_analysis().temp_size_in_bytes < whole / 2 + 2 * x.nbytes
+
+
 def test_guided_grad_cam_is_the_product():
     net, x = residual(), photos()
     found = guided_grad_cam(net, x, 1, layer="blocks.1")
@@ -684,6 +782,12 @@ def test_errors():
     for method in METHODS.values():
         with pytest.raises(ValueError, match="NaN or infinity"):
             method(net, x.at[2].set(jnp.nan), 0)
+    with pytest.raises(ValueError, match="a derivative that is NaN or infinite"):
+        saliency(lambda x: jnp.sqrt(x).sum((1, 2)), jnp.zeros((1, 8, 8, 2)), 0)
+    norm = linen.BatchNorm(use_running_average=False)
+    variables = norm.init(jax.random.key(0), x)
+    with pytest.raises(ValueError, match="Linen model in train mode"):
+        saliency(lambda x: norm.apply(variables, x).mean((1, 2)), x, 0)
     with pytest.raises(ValueError, match=r"scores before softmax, \[n, classes\]"):
         saliency(lambda x: x, x, 0)
     with pytest.raises(TypeError, match="floating"):

@@ -16,6 +16,7 @@ from jaxconv.attribution.networks import (
     Network,
     chosen,
     class_count,
+    compiled,
     finite,
     images,
     network,
@@ -300,13 +301,13 @@ def _cam(call, weigh, model, x, target, layer, upsample, normalise, rectify, chu
     x, net = images(call, x), network(call, model)
     wanted = targets(call, target, len(x), class_count(call, net, x))
     name = (call, layer)
-    found, score = _maps(net.call, net.state, x, wanted, name, weigh, rectify, chunk, progress)
-    finite(call, score)
+    found, score = compiled(_maps, net.call, net.state, x, wanted, name, weigh, rectify, chunk, progress)
+    finite(call, score, found)
     found = resized(found, x.shape[1:-1]) if upsample else found
     return normalised(found, normalise)
 
 
-@partial(jax.jit, static_argnames=("call", "name", "weigh", "rectify", "chunk", "progress"))
+@partial(jax.jit, static_argnums=(0, 4, 5, 6, 7, 8))
 def _maps(call, state, x, target, name, weigh: Callable, rectify, chunk, progress):
     net = Network(call, state)
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxconv.attribution.networks import Model, chosen, class_count, finite, images, network, targets
+from jaxconv.attribution.networks import Model, chosen, class_count, compiled, finite, images, network, targets
 from jaxconv.attribution.rows import Progress, check_chunk, stacked
 
 
@@ -68,7 +68,7 @@ def occlusion(
         raise ValueError(f"`occlusion` got window={window}: it must not exceed the image's size, {sizes}.")
     wanted = targets("occlusion", target, len(x), class_count("occlusion", net, x))
     cover = jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape)
-    found, score = _fallen(net.call, net.state, x, wanted, cover, window, stride, chunk, progress)
+    found, score = compiled(_fallen, net.call, net.state, x, wanted, cover, window, stride, chunk, progress)
     finite("occlusion", score)
     return found
 
@@ -82,9 +82,9 @@ def _each(call: str, name: str, value: Any, sizes: tuple[int, ...]) -> tuple[int
     return values
 
 
-@partial(jax.jit, static_argnames=("call", "window", "stride", "chunk", "progress"))
+@partial(jax.jit, static_argnums=(0, 5, 6, 7, 8))
 def _fallen(call, state, x, target, cover, window, stride, chunk, progress):
-    scores = call(state, x)
+    scores = stacked(lambda image, _: call(state, x[image]), len(x), 1, chunk)[:, 0]
     target = scores.argmax(1) if target is None else target
     whole = chosen(scores, target)
     counts = [(size - w) // s + 1 for size, w, s in zip(x.shape[1:-1], window, stride, strict=True)]

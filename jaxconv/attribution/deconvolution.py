@@ -197,7 +197,7 @@ def _step(layer: Any, x: Array) -> tuple[Array, Callable[[Array], Array]]:
         y, switches = max_pool(x, layer.window, layer.strides)
         return y, lambda r: unpool(r, switches, x.shape)
     y = layer(x)
-    if hasattr(layer, "kernel"):
+    if hasattr(layer, "conv_general_dilated") or type(layer).__name__ == "Linear":
         kernel = layer.kernel[...]
         return y, (lambda r: r @ kernel.T) if kernel.ndim == 2 else partial(_transposed, layer, kernel, x.shape)
     nothing = layer(jnp.zeros_like(x))

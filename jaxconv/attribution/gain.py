@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxconv.attribution.cams import resized
@@ -275,6 +276,11 @@ def _labels(labels: Any, n: int, classes: int, most: int | None) -> tuple[bool, 
         raise ValueError(
             f"`gain_loss` got labels of dtype {labels.dtype} and shape {labels.shape}: they must be integers [n] or "
             f"zeros and ones [n, classes], {(n,)} or {(n, classes)}."
+        )
+    if most is not None and not isinstance(labels, Tracer) and int(jnp.max((labels > 0).sum(1))) > most:
+        raise ValueError(
+            f"`gain_loss` got most_labels={most} and an image with {int(jnp.max((labels > 0).sum(1)))} true classes: "
+            "it must be as many as any image has."
         )
     weight, each = jax.lax.top_k(jnp.asarray(labels, jnp.float32), most or classes)
     return True, each, weight

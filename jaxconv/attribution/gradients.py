@@ -11,8 +11,8 @@ from jax import Array
 from jax.typing import ArrayLike
 from numpy.polynomial.legendre import leggauss
 
-from jaxconv.attribution.networks import Model, chosen, class_count, finite, images, network, targets
-from jaxconv.attribution.rows import Progress, check_chunk, check_count, summed
+from jaxconv.attribution.networks import Model, chosen, class_count, compiled, finite, images, network, targets
+from jaxconv.attribution.rows import Progress, check_chunk, check_count, stacked, summed
 from jaxconv.attribution.rules import Rule, rule_of, with_relu_rule
 
 
@@ -354,7 +354,7 @@ class _Way:
     nodes: str
 
     def at(self, x, image, version, way, points):
-        t = points.astype(x.dtype)[version].reshape(-1, *[1] * (x.ndim - 1))
+        t = jnp.asarray(points, x.dtype)[version].reshape(-1, *[1] * (x.ndim - 1))
         return x[image] - (1 - t) * way[image]
 
     def points(self, count: int) -> np.ndarray:
@@ -376,17 +376,18 @@ def _gradient(call, model, x, target, rule, chunk, progress, count=1, version=_I
     if rule != "plain":
         rule_of(call, rule)
     wanted = targets(call, target, len(x), class_count(call, net, x))
-    gradient, score = _of_versions(net.call, net.state, x, wanted, rule, chunk, progress, count, version, more)
-    finite(call, score)
+    arguments = net.state, x, wanted, rule, chunk, progress, count, version, more
+    gradient, score = compiled(_of_versions, net.call, *arguments)
+    finite(call, score, gradient)
     return gradient
 
 
-@partial(jax.jit, static_argnames=("call", "rule", "chunk", "progress", "count", "version"))
+@partial(jax.jit, static_argnums=(0, 4, 5, 6, 7, 8))
 def _of_versions(call, state, x, target, rule, chunk, progress, count, version, more):
     f = partial(call, state)
     ruled = f if rule == "plain" else with_relu_rule(f, rule)
     if target is None:
-        target = f(x).argmax(1)
+        target = stacked(lambda image, _: f(x[image]).argmax(1), len(x), 1, chunk)[:, 0]
     weights = jnp.asarray(version.weights(count), x.dtype)
 
     def row(image, which):

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxconv.attribution.networks import Model, chosen, class_count, finite, images, network, targets
+from jaxconv.attribution.networks import Model, chosen, class_count, compiled, finite, images, network, targets
 from jaxconv.attribution.rows import Progress, check_chunk, check_count, stacked
 
 
@@ -115,7 +115,8 @@ def _curve(call, insert, model, x, maps, target, steps, baseline, chunk, progres
     maps = _flat(call, x, maps)
     wanted = targets(call, target, len(x), class_count(call, net, x))
     empty = jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape)
-    share, values, score = _changed(net.call, net.state, x, empty, maps, wanted, insert, steps, chunk, progress)
+    arguments = net.state, x, empty, maps, wanted, insert, steps, chunk, progress
+    share, values, score = compiled(_changed, net.call, *arguments)
     finite(call, score)
     area = ((values[:, 1:] + values[:, :-1]) / 2 * jnp.diff(share)).sum(1)
     return Curve(share, values, area)
@@ -132,9 +133,9 @@ def _flat(call: str, x: Array, maps: Array) -> Array:
     return maps
 
 
-@partial(jax.jit, static_argnames=("call", "insert", "steps", "chunk", "progress"))
+@partial(jax.jit, static_argnums=(0, 6, 7, 8, 9))
 def _changed(call, state, x, empty, maps, target, insert, steps, chunk, progress):
-    scores = call(state, x)
+    scores = stacked(lambda image, _: call(state, x[image]), len(x), 1, chunk)[:, 0]
     target = scores.argmax(1) if target is None else target
     pixels = maps[0].size
     order = jnp.argsort(maps.reshape(len(x), -1), axis=1, descending=True, stable=True)
@@ -226,7 +227,7 @@ def energy_in_mask(maps: ArrayLike, masks: ArrayLike) -> Array:
     axes = tuple(range(1, maps.ndim))
     weight = jnp.maximum(maps, 0)
     whole = weight.sum(axes)
-    return jnp.where(whole > 0, jnp.where(masks > 0, weight, 0).sum(axes) / jnp.where(whole > 0, whole, 1), 0)
+    return jnp.where(whole == 0, 0, jnp.where(masks > 0, weight, 0).sum(axes) / jnp.where(whole == 0, 1, whole))
 
 
 def _pair(call: str, maps: Any, masks: Any) -> tuple[Array, Array]:
@@ -323,7 +324,8 @@ def cascade(
     key : jax.random.key
     layers : sequence of str, optional
         Paths from the top down; by default the modules that have parameters of their own, last called first. Each
-        parameter is drawn from a normal distribution with its own mean and standard deviation.
+        parameter is drawn from a normal distribution with its own mean and standard deviation; a constant one, as a
+        bias of zeros, stays.
 
     Returns
     -------
@@ -352,10 +354,13 @@ def cascade(
     order = list(named(list(equations(jax.make_jaxpr(net.call)(net.state, x).jaxpr))))
     net = nnx.merge(*nnx.split(model), copy=True)
     own = {
-        ".".join(map(str, path)): [v for v in vars(module).values() if isinstance(v, nnx.Param) and v[...].size]
+        ".".join(map(str, path)) or "(the model)": [
+            v for v in vars(module).values() if isinstance(v, nnx.Param) and v[...].size
+        ]
         for path, module in nnx.iter_graph(net)
         if isinstance(module, nnx.Module)
     }
+    order = [name for name in own if name not in order] + order  # used, though not called: below all others
     able = [name for name in reversed(order) if own.get(name)]
     unknown = [name for name in layers or () if name not in able]
     if unknown:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from math import prod
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.core import Tracer
 from jax.extend.core import Var
 
-from jaxconv.attribution.programs import Equation, Place, Program, equations, evaluate, inner
+from jaxconv.attribution.programs import CALLS, REMATS, Equation, Place, Program, equations, evaluate, inner
 
 Model = Any
 CONVOLUTIONS = ("conv_general_dilated", "contract")
@@ -35,7 +36,7 @@ class _Function:
     f: Callable[[Array], Any]
 
     def __call__(self, state: Any, x: Array) -> Array:
-        return self.f(x)
+        return _calling(self.f, x)
 
 
 @dataclass(frozen=True)
@@ -73,15 +74,22 @@ class _Linen:
     module: Any
 
     def __call__(self, variables: Any, x: Array) -> Array:
-        from flax import linen
+        return _calling(partial(self.module.apply, variables), x)
 
-        def name(call, args, kwargs, context):
-            y = call(*args, **kwargs)
-            path = ".".join(context.module.path)
-            return _named(y, path) if path and context.method_name == "__call__" else y
 
-        with linen.intercept_methods(name):
-            return self.module.apply(variables, x)
+def _calling(f: Callable, x: Array) -> Any:
+    """f(x), where each Linen module that is called names its output."""
+    if "flax.linen" not in sys.modules:
+        return f(x)
+    from flax import linen
+
+    def name(call, args, kwargs, context):
+        y = call(*args, **kwargs)
+        path = ".".join(context.module.path)
+        return _named(y, path) if path and context.method_name == "__call__" else y
+
+    with linen.intercept_methods(name):
+        return f(x)
 
 
 def _named(output: Any, name: str) -> Any:
@@ -145,6 +153,11 @@ def images(call: str, x: Any) -> Array:
     return x
 
 
+def compiled(core: Callable, call: Callable, *arguments: Any) -> Any:
+    """core(call, *arguments), compiled once for a model. A function may close over what changes: it is called anew."""
+    return (core.__wrapped__ if isinstance(call, _Function) else core)(call, *arguments)  # pyright: ignore
+
+
 @partial(jax.jit, static_argnums=0)
 def _scores(call: Callable, state: Any, x: Array) -> Any:  # traced once for each model and shape
     return call(state, x)
@@ -152,7 +165,17 @@ def _scores(call: Callable, state: Any, x: Array) -> Any:  # traced once for eac
 
 def class_count(call: str, net: Network, x: Array) -> int:
     """Of the network's scores, whose shape is checked; nothing is computed."""
-    y = _scores.eval_shape(net.call, net.state, x)
+    shape_of = jax.eval_shape if isinstance(net.call, _Function) else _scores.eval_shape
+    try:
+        y = shape_of(net.call, net.state, x)
+    except Exception as e:
+        if type(e).__name__ in ("ModifyScopeVariableError", "InvalidRngError"):  # of Flax Linen
+            raise ValueError(
+                f"`{call}` got a Linen model in train mode: {str(e).splitlines()[0]} Pass deterministic=True and "
+                "use_running_average=True, to the module or in a function: lambda x: module.apply(variables, x, "
+                "train=False)."
+            ) from e
+        raise
     if not (hasattr(y, "shape") and len(y.shape) == 2 and y.shape[0] == len(x) and y.shape[1] > 0):
         got = getattr(y, "shape", type(y).__name__)
         raise ValueError(
@@ -189,15 +212,20 @@ def chosen(scores: Array, target: Array | None) -> Array:
     return score * jnp.where(known, 1, jnp.nan).astype(score.dtype)  # so that the derivative is NaN, too
 
 
-def finite(call: str, score: Array) -> None:
-    """An error for a score that is not a number, where values are known."""
-    if isinstance(score, Tracer):
+def finite(call: str, score: Array, maps: Array | None = None) -> None:
+    """An error for a score, or a map, that is not a number, where values are known."""
+    if isinstance(score, Tracer) or isinstance(maps, Tracer):
         return
     wrong = np.flatnonzero(~np.isfinite(np.asarray(score)))
     if wrong.size:
         raise ValueError(
             f"`{call}` got NaN or infinity as the score of image {wrong[0]} ({wrong.size} of {score.size}): no map "
             "means anything there. Look at the input and the weights."
+        )
+    if maps is not None and not np.isfinite(np.asarray(maps)).all():
+        raise ValueError(
+            f"`{call}` got finite scores and a derivative that is NaN or infinite: somewhere the model has none, as "
+            "the square root at 0. Look for it with jax.debug_nans."
         )
 
 
@@ -223,15 +251,17 @@ def layer(call: str, net: Network, x: Array, path: str) -> Features:
     found = list(equations(program.jaxpr))
     places = named(found)
     if path == LAST:
-        convolutions = [(place, eqn) for place, eqn in found if eqn.primitive.name in CONVOLUTIONS]
+        convolutions = _convolutions(program.jaxpr, found)
+        closed = [p for p, e in found if e.primitive.name not in (*CALLS, *REMATS) and _holds_convolution(e)]
+        if closed and (not convolutions or closed[-1] > convolutions[-1][0]):
+            raise ValueError(
+                f"`{call}` got layer 'last_conv': the model's last convolutions lie within scan, cond or a derivative "
+                "of their own, where a value is not one array. Name a layer outside of it."
+            )
         if convolutions:
+            _check_channels_last(call, convolutions[-1][1])
             place, eqn = _with_bias(program.jaxpr, *convolutions[-1], len(jax.tree.leaves(net.state)))
             places = {LAST: (place, eqn.outvars[0].aval)}
-        elif any(p.primitive.name in CONVOLUTIONS for _, e in found for q in inner(e) for _, p in equations(q)):
-            raise ValueError(
-                f"`{call}` got layer 'last_conv': the model's convolutions lie within scan, cond or a derivative of "
-                "their own, where a value is not one array. Name a layer outside of it."
-            )
     if path not in places:
         known = ", ".join(map(repr, places)) or "none with a name"
         raise ValueError(
@@ -245,6 +275,47 @@ def layer(call: str, net: Network, x: Array, path: str) -> Features:
             f"[n, ..., channels] with n={len(x)}."
         )
     return Features(program, place, aval.shape, aval.dtype)
+
+
+def _convolutions(program: Program, found: list) -> list[tuple[Place, Equation]]:
+    """Those with more than one position on which the output depends."""
+    needed: set = {v for v in program.outvars if isinstance(v, Var)}
+    used = set()
+    for position in range(len(program.eqns) - 1, -1, -1):
+        eqn = program.eqns[position]
+        if needed & set(eqn.outvars):
+            needed |= {v for v in eqn.invars if isinstance(v, Var)}
+            used.add(position)
+    return [
+        (place, eqn)
+        for place, eqn in found
+        if eqn.primitive.name in CONVOLUTIONS and place[0] in used and _positions(eqn) > 1
+    ]
+
+
+def _positions(eqn: Equation) -> int:
+    """How many positions a convolution puts out."""
+    if eqn.primitive.name == "contract":
+        return eqn.params["problem"].outputs
+    shape, spec = eqn.outvars[0].aval.shape, eqn.params["dimension_numbers"].out_spec
+    return prod(shape[d] for d in spec[2:])
+
+
+def _holds_convolution(eqn: Equation) -> bool:
+    return any(e.primitive.name in CONVOLUTIONS or _holds_convolution(e) for p in inner(eqn) for e in p.eqns)
+
+
+def _check_channels_last(call: str, eqn: Equation) -> None:
+    if eqn.primitive.name == "contract":
+        last = eqn.params["problem"].layouts.y[-1] == "m"
+    else:
+        spec = eqn.params["dimension_numbers"].out_spec
+        last = spec[0] == 0 and spec[1] == len(spec) - 1
+    if not last:
+        raise ValueError(
+            f"`{call}` got layer 'last_conv', a convolution whose channels do not stand last: maps are of [n, ..., "
+            "channels]. Name a value in that layout with `jax.ad_checkpoint.checkpoint_name`."
+        )
 
 
 def named(found: list[tuple[Place, Equation]]) -> dict[str, tuple[Place, Any]]:

@@ -21,7 +21,9 @@ def summed(
     chunk = min(chunk or images, total)
     if chunk >= total:
         r = jnp.arange(total)
-        return jax.tree.map(lambda y: _by_image(y, images).sum(1), row(r // versions, r % versions))
+        found = jax.tree.map(lambda y: _by_image(y, images).sum(1), row(r // versions, r % versions))
+        report(progress, jnp.zeros((), jnp.int32), 1)
+        return found
     steps = -(-total // chunk)
     like = jax.eval_shape(row, *(jax.ShapeDtypeStruct((chunk,), jnp.int32),) * 2)
     start = jax.tree.map(lambda y: jnp.zeros((images, *y.shape[1:]), y.dtype), like)
@@ -41,7 +43,9 @@ def summed(
     return lax.scan(step, start, jnp.arange(steps))[0]
 
 
-def stacked(row: Callable[[Array, Array], Array], images: int, versions: int, chunk: int | None, progress: Progress):
+def stacked(
+    row: Callable[[Array, Array], Array], images: int, versions: int, chunk: int | None, progress: Progress = False
+):
     """row(image, version) for all, [images, versions, ...], `chunk` of them at a time."""
     total = images * versions
     chunk = min(chunk or images, total)

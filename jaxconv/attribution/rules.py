@@ -67,7 +67,7 @@ class Rectifier:
 
     def __str__(self) -> str:
         name = "ReLU" if self.ceiling == math.inf else f"ReLU up to {self.ceiling:g}"
-        where = f" in {' / '.join(self.calls)}" if self.calls else ""
+        where = f" in {' / '.join(self.calls)}" if self.calls and not self.hidden else ""
         return f"{name} {self.index}: {self.dtype}{list(self.shape)}{where}"
 
 
@@ -99,11 +99,13 @@ class Report:
 class Fact:
     """A value of the program: its identity, and how it came about.
 
-    number: if it is one number everywhere. above, below: the value of which it says that it is positive, negative.
-    square: whether it is a square, or a sum or mean of squares; guarded: whether it is a difference of such, as a
-    variance is. rectified, ceiling: the value whose rectification it is. absolute: the value whose modulus it is.
+    depends: whether it depends on the arguments. number: if it is one number everywhere. above, below: the value of
+    which it says that it is positive, negative. square: whether it is a square, or a sum or mean of squares; guarded:
+    whether it is a difference of such, as a variance is. rectified, ceiling: the value whose rectification it is.
+    absolute: the value whose modulus it is.
     """
 
+    depends: bool = True
     number: float | None = None
     above: "Fact | None" = None
     below: "Fact | None" = None
@@ -114,10 +116,15 @@ class Fact:
     absolute: "Fact | None" = None
 
 
-MOVES = ("broadcast_in_dim", "convert_element_type", "reshape", "squeeze", "copy", "copy_p", "expand_dims", "name")
+MOVES = (
+    "broadcast_in_dim", "convert_element_type", "reshape", "squeeze", "copy", "copy_p", "expand_dims", "name", "pvary",
+    "pcast", "reshard", "sharding_constraint",
+)  # fmt: skip
 BENT = (
-    "tanh", "logistic", "erf", "erfc", "exp", "exp2", "expm1", "log", "log1p", "sin", "cos", "abs", "max", "min",
-    "clamp", "sort", "reduce_max", "reduce_window_max", "sqrt", "rsqrt", "atan2", "sign", "floor", "round",
+    "tanh", "logistic", "erf", "erfc", "erf_inv", "exp", "exp2", "expm1", "log", "log1p", "sin", "cos", "tan", "asin",
+    "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "abs", "max", "min", "clamp", "sort", "reduce_max",
+    "reduce_min", "reduce_window_max", "reduce_window_min", "cummax", "cummin", "top_k", "argmax", "argmin", "sqrt",
+    "rsqrt", "cbrt", "pow", "integer_pow", "square", "atan2", "sign", "floor", "ceil", "round", "rem", "select_n",
 )  # fmt: skip
 
 
@@ -127,15 +134,16 @@ class _Analysis:
     def __init__(self) -> None:
         self.sites: list[Rectifier] = []
         self.untouched: Counter[str] = Counter()
+        self.moved: dict[tuple[Fact, str, str], Fact] = {}
 
     def read(self, program: Program, facts: Sequence[Fact], calls=(), place: Place = (), hidden="") -> list[Fact]:
         jaxpr = opened(program)
         known = dict(zip(jaxpr.invars, facts, strict=True))
-        known |= {v: Fact(number=_number(c)) for v, c in zip(jaxpr.constvars, constants(program), strict=False)}
-        known |= {v: Fact() for v in jaxpr.constvars if v not in known}
+        known |= {v: Fact(False, _number(c)) for v, c in zip(jaxpr.constvars, constants(program), strict=False)}
+        known |= {v: Fact(False) for v in jaxpr.constvars if v not in known}
 
         def of(v) -> Fact:
-            return Fact(number=_number(v.val)) if isinstance(v, Constant) else known[v]
+            return Fact(False, _number(v.val)) if isinstance(v, Constant) else known[v]
 
         for position, eqn in enumerate(jaxpr.eqns):
             here, inputs = (*place, position), [of(v) for v in eqn.invars]
@@ -159,9 +167,10 @@ class _Analysis:
             if output.rectified in inputs and not hidden:
                 self._found(eqn, inputs, output.rectified, output.ceiling, calls, here)
                 return [output]
+        depends = any(fact.depends for fact in inputs)
         hidden = hidden or ("" if name in ENTERED else label)
         for which, program in enumerate(programs):
-            facts = [Fact() for _ in program.invars]
+            facts = [Fact(depends) for _ in program.invars]
             if name == "scan":
                 count = scanned(eqn)[0]
                 facts[:count] = inputs[:count]
@@ -170,7 +179,7 @@ class _Analysis:
             self.read(program, facts, within, (*here, which), hidden)
         if not programs:
             self.untouched[label] += 1
-        return [Fact() for _ in eqn.outvars]
+        return [Fact(depends) for _ in eqn.outvars]
 
     def _found(self, eqn, inputs, source: Fact, ceiling: float, calls, here: Place, hidden: str = "") -> None:
         argument = inputs.index(source)
@@ -181,51 +190,51 @@ class _Analysis:
 
     def _equation(self, eqn: Equation, inputs: list[Fact], calls, here: Place, hidden: str) -> Fact:
         name = eqn.primitive.name
+        depends = any(fact.depends for fact in inputs)
         if not eqn.outvars:
-            return Fact()
+            return Fact(depends)
         aval = eqn.outvars[0].aval
         if name in MOVES:
-            return _moved(eqn, inputs[0])
+            return self._moved(eqn, inputs[0])
         if name in ("gt", "ge", "lt", "le"):
             return _comparison(name, *inputs)
-        real = jnp.issubdtype(getattr(aval, "dtype", bool), jnp.floating)
-        if not real:
-            return Fact()
-        if (name in ("square", "integer_pow") and eqn.params.get("y", 2) == 2) or (
-            name == "mul" and inputs[0] is inputs[1]
-        ):
-            return Fact(square=True)
-        if inputs and inputs[0].square and (name == "reduce_sum" or (name in ("div", "mul") and _is_number(inputs[1]))):
-            return Fact(square=True)
-        if name == "sub" and inputs[0].square and inputs[1].square:
-            return Fact(guarded=True)
+        if name == "not":
+            return Fact(depends, above=inputs[0].below, below=inputs[0].above)
+        if not jnp.issubdtype(getattr(aval, "dtype", bool), jnp.floating):
+            return Fact(depends)
+        if name in ("pure_callback", "io_callback", "ffi_call"):
+            raise ValueError(
+                f"`with_relu_rule` cannot look into {name}: a ReLU may hide there. Write that part in JAX, or leave "
+                "it out of the function."
+            )
+        if known := _composed(eqn, inputs):
+            return known
         source, ceiling = _rectified(name, inputs)
         if source is not None and source.guarded:
             self.untouched["max(mean of squares - square of mean, 0), which guards a variance"] += 1
-            return Fact()
-        if source is not None:
+            return Fact(depends)
+        if source is not None and source.depends:
             self._found(eqn, inputs, source, ceiling, calls, here, hidden)
             return Fact(rectified=source, ceiling=ceiling)
         if name == "min":
             for a, b in (inputs, inputs[::-1]):
                 if a.rectified is not None and b.number is not None:
                     return Fact(rectified=a.rectified, ceiling=min(a.ceiling, b.number))
-        if name == "abs":
-            self.untouched["abs"] += 1
-            return Fact(absolute=inputs[0])
-        if name == "add" and (inputs[0].absolute is inputs[1] or inputs[1].absolute is inputs[0]):
-            raise ValueError(
-                "`with_relu_rule` found x + |x|, a ReLU in a form that it cannot rewrite. Write it as jax.nn.relu(x)."
-            )
-        if name in ("pure_callback", "io_callback", "ffi_call"):
-            raise ValueError(
-                f"`with_relu_rule` cannot look into {name}: a ReLU may hide there. Write that part in JAX, or leave "
-                "it out of the function."
-            )
-        bends = name in BENT or name == "select_n"
-        if bends and any(fact.number is None for fact in inputs):
+        for a, b in (inputs, inputs[::-1]) if len(inputs) == 2 else ():
+            if (name == "min" and b.number == 0 and a.depends) or (name == "add" and b.absolute is a):
+                form = "min(x, 0)" if name == "min" else "x + |x|"
+                self._found(eqn, inputs, a, math.inf, calls, here, hidden or f"the form {form}")
+                return Fact()
+        if name in BENT and depends:
             self.untouched[_label(calls, name)] += 1
-        return Fact()
+        return Fact(depends, absolute=inputs[0] if name == "abs" else None)
+
+    def _moved(self, eqn: Equation, fact: Fact) -> Fact:
+        """A value in another shape or type, known as it was; the same each time. In its own it is itself."""
+        old, new = eqn.invars[0].aval, eqn.outvars[0].aval
+        if old.shape == new.shape and old.dtype == new.dtype:
+            return fact
+        return self.moved.setdefault((fact, eqn.primitive.name, str(eqn.params)), replace(fact))
 
 
 def _label(calls: Sequence[str], name: str) -> str:
@@ -237,31 +246,44 @@ def _label(calls: Sequence[str], name: str) -> str:
 
 def _number(value: Any) -> float | None:
     """The one number that a constant is everywhere."""
-    array = np.asarray(value) if not isinstance(value, Tracer) else None
-    if array is None or array.dtype.kind not in "fiub" or array.size == 0 or array.size > 1 << 16:
+    dtype = value.dtype if hasattr(value, "dtype") else np.result_type(value)
+    known = jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)
+    if isinstance(value, Tracer) or not known or jnp.issubdtype(dtype, jnp.complexfloating) or not np.size(value):
         return None
-    first = float(array.flat[0])
-    return first if np.all(array == first) else None
+    array = np.asarray(value)
+    return float(array.flat[0]) if np.all(array == array.flat[0]) else None
 
 
-def _is_number(fact: Fact) -> bool:
-    return fact.number is not None
-
-
-def _moved(eqn: Equation, fact: Fact) -> Fact:
-    """A value in another shape or type is known as it was; in its own it is itself."""
-    same = (
-        eqn.invars[0].aval.shape == eqn.outvars[0].aval.shape and eqn.invars[0].aval.dtype == eqn.outvars[0].aval.dtype
-    )
-    return fact if same else replace(fact)
+def _composed(eqn: Equation, inputs: list[Fact]) -> Fact | None:
+    """What is known of sums and products: squares and their means, masks, zeros."""
+    name = eqn.primitive.name
+    depends = any(fact.depends for fact in inputs)
+    if name in ("square", "integer_pow") and eqn.params.get("y", 2) == 2:
+        return Fact(depends, square=True)
+    if name == "mul" and inputs[0] is inputs[1]:
+        return Fact(depends, square=True)
+    if name == "mul" and any(fact.number == 0 for fact in inputs):
+        return Fact(False, 0.0)
+    if inputs and inputs[0].square and (name == "reduce_sum" or (name in ("div", "mul") and not inputs[1].depends)):
+        return Fact(depends, square=True)
+    if name == "sub" and inputs[0].square and inputs[1].square:
+        return Fact(depends, guarded=True)
+    if name == "select_n" and len(inputs) == 3:
+        which, off, on = inputs
+        if (off.number, on.number) == (0, 1):
+            return replace(which)
+        if any(a.square and b.number == 0 for a, b in ((on, off), (off, on))):
+            return Fact(depends, square=True)
+    return None
 
 
 def _comparison(name: str, a: Fact, b: Fact) -> Fact:
+    greater = name in ("gt", "ge")
     if b.number == 0:
-        return Fact(above=a) if name in ("gt", "ge") else Fact(below=a)
+        return Fact(a.depends, above=a) if greater else Fact(a.depends, below=a)
     if a.number == 0:
-        return Fact(below=b) if name in ("gt", "ge") else Fact(above=b)
-    return Fact()
+        return Fact(b.depends, below=b) if greater else Fact(b.depends, above=b)
+    return Fact(a.depends or b.depends)
 
 
 def _rectified(name: str, inputs: list[Fact]) -> tuple[Fact | None, float]:
@@ -311,8 +333,8 @@ def with_relu_rule(f: Callable, rule: Rule, where: Callable[[Rectifier], bool] |
     Parameters
     ----------
     f : Callable
-        Any function that JAX can trace: of a Flax NNX model (closed over, or split and merged inside), of
-        `module.apply`, or your own. It is not changed.
+        Any function of pytrees of arrays that JAX can trace (other arguments by keyword): of a Flax NNX model (closed
+        over, or split and merged inside), of `module.apply`, or your own. It is not changed.
     rule : str or (z, R) -> R'
         A name, or a function of what the ReLU is given and of the cotangent.
     where : Rectifier -> bool, optional
@@ -328,7 +350,8 @@ def with_relu_rule(f: Callable, rule: Rule, where: Callable[[Rectifier], bool] |
     ------
     ValueError
         A rule that does not exist; when called: no ReLU to put the rule on (the message names what else bends), a ReLU
-        in a place that cannot be rewritten (a custom derivative, a kernel, x + |x|), a call into which one cannot look.
+        in a place that cannot be rewritten (a custom derivative, a kernel, the forms x + |x| and min(x, 0)), a call
+        into which one cannot look.
 
     Static under `jax.jit`: f, rule, where. Forward mode (`jax.jvp`, `jax.jacfwd`) is refused by JAX, as for every
     custom_vjp: the rules have none.
@@ -370,9 +393,11 @@ def report_of(program: Program, where: Callable[[Rectifier], bool] | None) -> Re
     untouched = tuple(sorted(analysis.untouched.items()))
     for site in chosen:
         if site.hidden:
+            form = site.hidden.startswith("the form")
+            why = "which may be one" if form else "which has a derivative or a kernel of its own"
             raise ValueError(
-                f"`with_relu_rule` found {site}, in {site.hidden}, which has a derivative or a kernel of its own and "
-                "cannot be rewritten. Take that ReLU out of it, or leave it alone: where=lambda r: not r.hidden."
+                f"`with_relu_rule` found {site}, in {site.hidden}, {why}, and cannot rewrite it. Write it as "
+                "jax.nn.relu(x) in the open, or leave it alone: where=lambda r: not r.hidden."
             )
     if not chosen:
         others = ", ".join(f"{what} ({count})" for what, count in untouched) or "none"
