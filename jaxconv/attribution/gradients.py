@@ -108,8 +108,8 @@ def guided_backprop(
 
         R -> 1[z > 0] max(R, 0)   at each ReLU; everything else is the gradient
 
-    The map is sharp and shows edges: it hardly changes when the last layers are randomised (see `cascade`), so it
-    says little about the class.
+    The map is sharp and shows edges: it changes less than the gradient when the last layers are randomised (see
+    `cascade`), so it says little about the class.
 
     >>> import jax, jax.numpy as jnp
     >>> model = lambda x: jax.nn.relu(x).sum((1,)) @ jnp.array([[1., -1.], [-1., 1.]])

@@ -304,7 +304,7 @@ def cascade(
 
         similarity[l, n] = Spearman's rank correlation of |explain(net with l + 1 layers random)| and |explain(net)|
 
-    A map that stays alike does not explain the net. Guided backpropagation hardly changes, the gradient does.
+    A map that stays alike does not explain the net. Guided backpropagation changes less than the gradient.
 
     >>> import jax, jax.numpy as jnp
     >>> from flax import nnx
