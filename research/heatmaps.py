@@ -169,7 +169,7 @@ SANE = ("saliency", "integrated gradients", "deconvnet", "guided backprop", "Gra
 
 
 def sanity(
-    names: list[str], net: Any, x: np.ndarray, target: np.ndarray
+    names: Iterable[str], net: Any, x: np.ndarray, target: np.ndarray
 ) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
     """method -> (layers from the top down, mean rank correlation with the trained net's map)."""
     found = {}
