@@ -78,8 +78,13 @@ def trained(way: Training, bias: float, steps: int, seed: int) -> nnx.Module:
     return merged(state)
 
 
+@nnx.jit
+def fresh(rngs: nnx.Rngs) -> Averaging:
+    return Averaging(1, len(DIGITS), 16, Layers(rngs, norm="group"))
+
+
 def program(way: Training, steps: int, seed: int) -> tuple[Callable, nnx.State, optax.OptState, Callable]:
-    graph, state = nnx.split(Averaging(1, len(DIGITS), 16, Layers(nnx.Rngs(seed), norm="group")))
+    graph, state = nnx.split(fresh(nnx.Rngs(seed)))
     if (way, steps) not in _programs:
         optimiser = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
 
@@ -107,7 +112,7 @@ _programs: dict[tuple[Training, int], tuple] = {}
 
 def judged(net: nnx.Module, fair: scenes.Scenes, biased: scenes.Scenes) -> Result:
     def accuracy(s):
-        return float((np.asarray(net(s.images)).argmax(1) == s.labels).mean())  # pyright: ignore[reportCallIssue]
+        return float((nnx.jit(type(net).__call__)(net, s.images).argmax(1) == s.labels).mean())
 
     maps = attention(net, jnp.asarray(fair.images), fair.labels)
     return Result(accuracy(fair), accuracy(biased), float(energy_in_mask(maps, fair.masks).mean()), np.asarray(maps))

@@ -115,9 +115,9 @@ def _curve(call, insert, model, x, maps, target, steps, baseline, chunk, progres
     maps = _flat(call, x, maps)
     wanted = targets(call, target, len(x), class_count(call, net, x))
     empty = jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape)
-    arguments = net.state, x, empty, maps, wanted, insert, steps, chunk, progress
-    share, values, score = compiled(_changed, net.call, *arguments)
-    finite(call, score)
+    first, last = (empty, x) if insert else (x, empty)
+    share, values = compiled(_changed, net.call, net.state, x, first, last, maps, wanted, steps, chunk, progress)
+    finite(call, values)
     area = ((values[:, 1:] + values[:, :-1]) / 2 * jnp.diff(share)).sum(1)
     return Curve(share, values, area)
 
@@ -133,10 +133,11 @@ def _flat(call: str, x: Array, maps: Array) -> Array:
     return maps
 
 
-@partial(jax.jit, static_argnums=(0, 6, 7, 8, 9))
-def _changed(call, state, x, empty, maps, target, insert, steps, chunk, progress):
-    scores = stacked(lambda image, _: call(state, x[image]), len(x), 1, chunk)[:, 0]
-    target = scores.argmax(1) if target is None else target
+@partial(jax.jit, static_argnums=(0, 7, 8, 9))
+def _changed(call, state, x, first, last, maps, target, steps, chunk, progress):
+    """The curve of the probability from the images `first` to `last`."""
+    if target is None:
+        target = stacked(lambda image, _: call(state, x[image]).argmax(1), len(x), 1, chunk)[:, 0]
     pixels = maps[0].size
     order = jnp.argsort(maps.reshape(len(x), -1), axis=1, descending=True, stable=True)
     rank = jnp.argsort(order, axis=1).reshape(maps.shape)
@@ -144,12 +145,11 @@ def _changed(call, state, x, empty, maps, target, insert, steps, chunk, progress
 
     def row(image, which):
         count = jnp.asarray(counts)[which].reshape(-1, *[1] * (x.ndim - 1))
-        first = rank[image][..., None] < count
-        first = first if insert else ~first
-        return chosen(jax.nn.softmax(call(state, jnp.where(first, x[image], empty[image]))), target[image])
+        changed = jnp.where(rank[image][..., None] < count, last[image], first[image])
+        return chosen(jax.nn.softmax(call(state, changed)), target[image])
 
     values = stacked(row, len(x), steps + 1, chunk, progress)
-    return jnp.asarray(counts / pixels, values.dtype), values, chosen(scores, target)
+    return jnp.asarray(counts / pixels, values.dtype), values
 
 
 def pointing_game(maps: ArrayLike, masks: ArrayLike, *, tolerance: int = 0) -> Array:
@@ -365,19 +365,30 @@ def cascade(
     unknown = [name for name in layers or () if name not in able]
     if unknown:
         raise ValueError(f"`cascade` got layers {unknown}: those with parameters are {able}.")
+    names = tuple(layers or able)
     usual = explain(model, x)
+    drawn = _randomised(key, {name: [parameter[...] for parameter in own[name]] for name in names})
     similarities, maps = [], []
-    for number, name in enumerate(layers or able):
-        for place, parameter in enumerate(own[name]):
-            value = parameter[...]
-            one = jax.random.fold_in(jax.random.fold_in(key, number), place)
-            draw = jax.random.normal(one, value.shape, value.dtype)
-            parameter[...] = value.mean() + value.std() * draw
+    for name in names:
+        for parameter, value in zip(own[name], drawn[name], strict=True):
+            parameter[...] = value
         maps.append(explain(net, x))
         similarities.append(rank_correlation(jnp.abs(maps[-1]), jnp.abs(usual)))
-    return Cascade(tuple(layers or able), jnp.stack(similarities), jnp.stack(maps))
+    return Cascade(names, jnp.stack(similarities), jnp.stack(maps))
 
 
+@jax.jit
+def _randomised(key: Array, values: Any) -> Any:
+    """Each array drawn anew, from a normal distribution with its mean and deviation."""
+    leaves, structure = jax.tree.flatten(values)
+    drawn = [
+        a.mean() + a.std() * jax.random.normal(one, a.shape, a.dtype)
+        for a, one in zip(leaves, jax.random.split(key, len(leaves)), strict=True)
+    ]
+    return jax.tree.unflatten(structure, drawn)
+
+
+@jax.jit
 def rank_correlation(a: Array, b: Array) -> Array:
     """Spearman's rank correlation of each image's maps, [n]; equal values share their mean rank; 0 for constants."""
 

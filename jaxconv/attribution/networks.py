@@ -216,10 +216,10 @@ def finite(call: str, score: Array, maps: Array | None = None) -> None:
     """An error for a score, or a map, that is not a number, where values are known."""
     if isinstance(score, Tracer) or isinstance(maps, Tracer):
         return
-    wrong = np.flatnonzero(~np.isfinite(np.asarray(score)))
+    wrong = np.flatnonzero(~np.isfinite(np.asarray(score)).all(tuple(range(1, score.ndim))))
     if wrong.size:
         raise ValueError(
-            f"`{call}` got NaN or infinity as the score of image {wrong[0]} ({wrong.size} of {score.size}): no map "
+            f"`{call}` got NaN or infinity as the score of image {wrong[0]} ({wrong.size} of {len(score)}): no map "
             "means anything there. Look at the input and the weights."
         )
     if maps is not None and not np.isfinite(np.asarray(maps)).all():
