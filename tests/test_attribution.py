@@ -604,6 +604,10 @@ def test_smoothgrad():
     found = smoothgrad(quadratic, x, 0, key=key, samples=4000, sigma=0.1)[..., 0]
     within = 6 * 2 * 0.1 * spread[:, None, None] / np.sqrt(4000)
     assert (np.abs(found - 2 * x[..., 0]) < within).all()
+    # each image has noise of its own, and the first images' does not depend on how many follow
+    twice = smoothgrad(quadratic, jnp.stack([x[0], x[0]]), 0, key=key, samples=1, sigma=0.1)
+    assert not np.allclose(twice[0], twice[1])
+    np.testing.assert_array_equal(twice[:1], smoothgrad(quadratic, x[:1], 0, key=key, samples=1, sigma=0.1))
 
 
 def test_occlusion_of_a_linear_model_is_a_correlation_with_a_box():

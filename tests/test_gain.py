@@ -28,6 +28,7 @@ from jaxconv.attribution import (
     sensitivity,
     signed,
 )
+from jaxconv.attribution.metrics import rank_correlation
 from jaxconv.layers import Correlate
 
 
@@ -230,6 +231,13 @@ def test_training_with_gain_hides_less():
     assert values[-1] < 0.6 * values[0]
 
 
+def test_nan_is_said_where_values_are_known():
+    net = Net(nnx.Rngs(0))
+    with pytest.raises(ValueError, match="`gain_loss` got NaN or infinity as the score of image 1"):
+        gain_loss(net, photos().at[1].set(jnp.nan), LABELS)
+    assert np.isnan(jax.jit(lambda x: gain_loss(net, x, LABELS).loss)(photos().at[1].set(jnp.nan)))
+
+
 # ---- metrics
 
 
@@ -250,6 +258,8 @@ def test_deletion_and_insertion_by_hand():
         np.testing.assert_allclose(found.area, np.trapezoid(found.values, found.share, axis=1), rtol=1e-5)
     with pytest.raises(ValueError, match="`deletion` got maps of shape"):
         deletion(net, x, maps[:, :4], 0)
+    with pytest.raises(ValueError, match="`deletion` got a map with NaN, that of image 1"):
+        deletion(net, x, np.stack([maps[0], maps[1] * np.nan, maps[2]]), 0)
     with pytest.raises(ValueError, match="steps=0"):
         insertion(net, x, maps, 0, steps=0)
 
@@ -271,6 +281,24 @@ def test_pointing_game_and_energy():
     np.testing.assert_array_equal(energy_in_mask(0 * maps, masks), 0)
     with pytest.raises(ValueError, match=r"both must be \[n, ...\]"):
         pointing_game(maps, masks[:, :3])
+    with pytest.raises(ValueError, match="a map with NaN, that of image 0"):
+        pointing_game(np.nan * maps, masks)
+    assert not pointing_game(0 * maps, masks | True).any()  # the same everywhere: it points nowhere
+
+
+def test_pixels_of_equal_rank_go_in_their_order():
+    count = lambda x: jnp.stack([x.reshape(len(x), -1) @ (2.0 ** -jnp.arange(9)), jnp.zeros(len(x))], 1)  # noqa: E731
+    found = insertion(count, jnp.ones((2, 3, 3, 1)), jnp.ones((2, 3, 3)), 0, steps=9)
+    expected = 1 / (1 + np.exp(-np.append(0, np.cumsum(2.0 ** -np.arange(9)))))
+    np.testing.assert_allclose(found.values, [expected] * 2, rtol=1e-6)
+
+
+def test_rank_correlation_is_scipys():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 5, (2, 6, 30)).astype(np.float32)  # with many equal values
+    expected = [stats.spearmanr(one, other).statistic for one, other in zip(a, b, strict=True)]
+    np.testing.assert_allclose(rank_correlation(jnp.asarray(a), jnp.asarray(b)), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(rank_correlation(jnp.ones((2, 4)), jnp.arange(8.0).reshape(2, 4)), 0)
 
 
 def test_sensitivity():

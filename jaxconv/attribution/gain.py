@@ -23,6 +23,7 @@ from jaxconv.attribution.networks import (
     Network,
     chosen,
     class_count,
+    finite,
     images,
     in_training,
     network,
@@ -202,7 +203,7 @@ def gain_loss(
     Raises
     ------
     ValueError, TypeError
-        As `grad_cam`; labels or masks of other shapes.
+        As `grad_cam`; labels or masks of other shapes. Within `jax.grad` or `jax.jit` values are not known: NaN stays.
 
     Static under `jax.jit`: model, layer, most_labels, second_order, frozen.
 
@@ -216,6 +217,7 @@ def gain_loss(
 
     scores, maps = zip(*(_attention(net, features, x, target, second_order) for target in each.T), strict=True)
     classification = _cross_entropy(scores[0] if training is None else training(x), labels, many)
+    finite("gain_loss", scores[0])
     maps = jnp.stack(maps, 1)
 
     hidden = [

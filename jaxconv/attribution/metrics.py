@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxconv.attribution.networks import Model, chosen, class_count, compiled, finite, images, network, targets
@@ -61,7 +62,7 @@ def deletion(
     Raises
     ------
     ValueError, TypeError
-        As `saliency`; maps of another size, steps that are no positive integer.
+        As `saliency`; maps of another size or with NaN, steps that are no positive integer.
 
     Static under `jax.jit`: model, steps, chunk, progress.
 
@@ -130,6 +131,16 @@ def _flat(call: str, x: Array, maps: Array) -> Array:
         raise ValueError(
             f"`{call}` got maps of shape {maps.shape} for x of shape {x.shape}: they must be {x.shape[:-1]}, or as x."
         )
+    return _known(call, maps)
+
+
+def _known(call: str, maps: Array) -> Array:
+    """Maps that are numbers, where values are known."""
+    if not isinstance(maps, Tracer) and (wrong := np.flatnonzero(np.isnan(np.asarray(maps)).reshape(-1))).size:
+        image = wrong[0] // maps[0].size
+        raise ValueError(
+            f"`{call}` got a map with NaN, that of image {image}: it has no order. Look at how it was made."
+        )
     return maps
 
 
@@ -166,7 +177,7 @@ def pointing_game(maps: ArrayLike, masks: ArrayLike, *, tolerance: int = 0) -> A
     Parameters
     ----------
     maps : [n, ...]
-        Without channels; of equal largest values the first counts.
+        Without channels; of equal largest values the first counts, and a map that is the same everywhere misses.
     masks : [n, ...]
         Where the object is, booleans or zeros and ones.
     tolerance : int
@@ -180,7 +191,7 @@ def pointing_game(maps: ArrayLike, masks: ArrayLike, *, tolerance: int = 0) -> A
     Raises
     ------
     ValueError
-        Masks of another shape than the maps.
+        Masks of another shape than the maps; a map with NaN.
 
     Static under `jax.jit`: tolerance.
 
@@ -191,8 +202,9 @@ def pointing_game(maps: ArrayLike, masks: ArrayLike, *, tolerance: int = 0) -> A
     if tolerance:
         size = (1, *[2 * tolerance + 1] * (masks.ndim - 1))
         wide = jax.lax.reduce_window(wide, False, jax.lax.bitwise_or, size, (1,) * masks.ndim, "SAME")
-    place = maps.reshape(len(maps), -1).argmax(1)
-    return jnp.take_along_axis(wide.reshape(len(maps), -1), place[:, None], 1)[:, 0]
+    flat = maps.reshape(len(maps), -1)
+    hit = jnp.take_along_axis(wide.reshape(len(maps), -1), flat.argmax(1)[:, None], 1)[:, 0]
+    return hit & (flat.max(1) > flat.min(1))
 
 
 def energy_in_mask(maps: ArrayLike, masks: ArrayLike) -> Array:
@@ -217,7 +229,7 @@ def energy_in_mask(maps: ArrayLike, masks: ArrayLike) -> Array:
     Raises
     ------
     ValueError
-        Masks of another shape than the maps.
+        Masks of another shape than the maps; a map with NaN.
 
     Static under `jax.jit`: nothing.
 
@@ -237,7 +249,7 @@ def _pair(call: str, maps: Any, masks: Any) -> tuple[Array, Array]:
             f"`{call}` got maps of shape {maps.shape} and masks of shape {masks.shape}: both must be [n, ...], of one "
             "size. Sum a map with channels over them first."
         )
-    return maps, masks
+    return _known(call, maps), masks
 
 
 def sensitivity(
