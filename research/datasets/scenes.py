@@ -46,10 +46,13 @@ def digits(classes: tuple[int, ...], test: bool) -> tuple[np.ndarray, np.ndarray
     return large, np.searchsorted(classes, labels[wanted])
 
 
-def draw(rng: np.random.Generator, n: int, classes: tuple[int, ...], *, test: bool, bias: float = 0.0) -> Scenes:
+def draw(
+    rng: np.random.Generator, n: int, classes: tuple[int, ...], *, test: bool, bias: float = 0.0, clear: bool = False
+) -> Scenes:
     """n scenes of a digit among `classes`, in increasing order; the label is the place in that order.
 
-    With the probability `bias` the texture is the one that belongs to the class, (label modulo 3); else any.
+    With the probability `bias` the texture is the one that belongs to the class, (label modulo 3); else any. In a
+    clear box there is the digit alone.
     """
     shapes, names = digits(classes, test)
     which = rng.integers(len(shapes), size=n)
@@ -64,7 +67,7 @@ def draw(rng: np.random.Generator, n: int, classes: tuple[int, ...], *, test: bo
         shape = shapes[which[k]]
         inside = scene[a : a + BOX, b : b + BOX]
         scene = scene.copy()
-        scene[a : a + BOX, b : b + BOX] = inside * (1 - shape) + 2 * shape
+        scene[a : a + BOX, b : b + BOX] = inside * (1 - shape) * (not clear) + 2 * shape
         images[k, ..., 0] = scene
         masks[k, a : a + BOX, b : b + BOX] = 1
     return Scenes(images, labels.astype(np.int32), masks, texture)
