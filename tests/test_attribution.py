@@ -758,6 +758,90 @@ def test_transformations_of_nnx():
 # ---- what is wrong is said
 
 
+class BatchNormed(nnx.Module):
+    def __init__(self, rngs):
+        self.norm = nnx.BatchNorm(2, rngs=rngs)
+
+    def __call__(self, x):
+        return nnx.relu(self.norm(x)).mean((1, 2))
+
+
+class Configured(nnx.Module):
+    """A model with attributes that have no hash."""
+
+    def __init__(self, rngs):
+        self.widths, self.settings = [8, 16], {"bias": True}
+        self.first = nnx.Conv(2, 4, (3, 3), rngs=rngs)
+        self.readout = nnx.Linear(4, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.readout(nnx.relu(self.first(x)).mean((1, 2)))
+
+
+def test_models_with_attributes_that_have_no_hash():
+    net, x = Configured(nnx.Rngs(0)), photos()
+    np.testing.assert_allclose(
+        saliency(net, x, 1), jnp.abs(jax.grad(lambda x: net(x)[:, 1].sum())(x)).max(-1), atol=1e-7
+    )
+    np.testing.assert_array_equal(grad_cam(net, x, 1, layer="first"), grad_cam(net, x, 1))
+
+
+def test_a_score_that_is_no_number_under_jit_gives_nan():
+    """Also where ReLU's rule, or the rectification of the map, would hide it."""
+    net, x = residual(), photos()
+    for method in METHODS.values():
+        for hidden in (lambda x, t, m=method: m(net, x, t), lambda x, t, m=method: m(net, x, None)):
+            found = jax.jit(hidden)(x.at[1].set(jnp.nan), jnp.array([0, 1, 2]))
+            assert np.isnan(found[1]).all()
+            assert np.isfinite(found[0]).all()
+    for method in (partial(grad_cam, normalise="max"), partial(grad_cam, normalise="minmax"), layer_cam):
+        assert np.isnan(jax.jit(lambda t, m=method: m(net, x, t))(jnp.array([0, 7, 2]))[1]).all()
+
+
+def test_settings_and_keywords_of_a_function_with_a_rule():
+    f = lambda x, axis, absolute, *, y: (nnx.relu(x) + nnx.relu(y) * jnp.array([1.0, -1, -1])).sum(axis)  # noqa: E731
+    ruled = with_relu_rule(f, "guided")
+    gradient = jax.grad(lambda x, y: ruled(x, None, True, y=y), (0, 1))(jnp.ones(3), jnp.ones(3))
+    np.testing.assert_array_equal(gradient[0], [1, 1, 1])
+    np.testing.assert_array_equal(gradient[1], [1, 0, 0])
+    assert len(ruled.report(jnp.ones(3), 0, False, y=jnp.ones(3)).overridden) == 2
+
+
+@pytest.mark.parametrize(
+    ("f", "relus", "untouched"),
+    [
+        (lambda x: x * jax.lax.stop_gradient(x > 0), 1, ()),
+        (lambda x: x * (1 - (x <= 0)), 1, ()),
+        (lambda x: x * (x > 1e-6), 0, (("mul", 1),)),
+        (lambda x: x * ((x > 0) & (x < 5)), 0, (("mul", 1),)),
+        (lambda x: x**2, 0, (("square", 1),)),
+        (lambda x: x * x[::-1], 0, (("mul", 1),)),
+        (lambda x: x @ x, 0, (("dot_general", 1),)),
+        (lambda x: x / (1 + x**2), 0, (("div", 1), ("square", 1))),
+        (jax.nn.celu, 0, (("celu", 1),)),
+        (jax.nn.hard_sigmoid, 0, (("hard_sigmoid", 1),)),
+        (jax.nn.hard_silu, 0, (("hard_silu", 1),)),
+        (lambda x: nnx.relu(x**2 - x[::-1] ** 2), 1, (("square", 2),)),
+        (lambda x: jnp.maximum(x**2 - x[::-1] ** 2, 0), 1, (("square", 2),)),
+        (lambda x: nnx.relu((x**2).mean() - x.mean() ** 2), 1, (("square", 2),)),
+    ],
+)
+def test_what_else_bends_is_listed(f, relus, untouched):
+    report = with_relu_rule(lambda x: nnx.relu(x).sum() + f(x).sum(), "guided").report(jnp.ones(4))
+    assert len(report.overridden) == 1 + relus
+    assert report.untouched == untouched
+
+
+def test_half_types_are_summed_in_single():
+    large = lambda x: (1000 * x).sum((1, 2))[:, None]  # noqa: E731
+    x = jnp.ones((1, 2, 1), jnp.float16)
+    assert smoothgrad(large, x, 0, key=jax.random.key(0), sigma=0.0).tolist() == [[[1000.0], [1000.0]]]
+    cube = lambda x: (x**3).sum((1, 2))[:, None]  # noqa: E731
+    found = integrated_gradients(cube, jnp.ones((1, 1, 1), jnp.bfloat16), 0, steps=300, nodes="midpoint", chunk=1)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(jnp.float32), 1, rtol=2**-7)
+
+
 def test_errors():
     net, x = residual(), photos()
     with pytest.raises(
@@ -796,7 +880,7 @@ def test_errors():
         saliency(lambda x: x, x, 0)
     with pytest.raises(TypeError, match="floating"):
         saliency(net, np.ones((1, 8, 8, 2), int), 0)
-    with pytest.raises(ValueError, match=r"Use x\[None\]"):
+    with pytest.raises(ValueError, match=r"use x\[None\]"):
         saliency(net, np.ones(8, np.float32), 0)
     with pytest.raises(TypeError, match="a bound Linen module"):
         saliency("net", x, 0)
@@ -816,6 +900,17 @@ def test_errors():
         occlusion(net, x, 0, window=(2, 2, 2))
     with pytest.raises(ValueError, match="has no counterpart"):
         deconvnet_layers([jnp.tanh, lambda a: a.mean((1, 2))], x, 0)
+    with pytest.raises(ValueError, match=r"`saliency` got x of shape \(0, 8, 8, 2\)"):
+        saliency(net, x[:0], 0)
+    with pytest.raises(ValueError, match=r"window=2\.0: it must be a positive integer"):
+        occlusion(net, x, 0, window=2.0)
+    with pytest.raises(ValueError, match="`completeness` got an attribution of shape"):
+        completeness(net, x, x.sum(-1), 0)
+    with pytest.raises(ValueError, match="`guided_backprop` found no ReLU"):
+        guided_backprop(lambda x: jnp.tanh(x).mean((1, 2)), x, 0)
+    closed = BatchNormed(nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"an NNX model that changes .*model.eval\(\)"):
+        saliency(lambda x: closed(x), x, 0)
     with pytest.raises(ValueError, match="zeros beyond the border"):
         deconvnet_layers(
             [Correlate(2, 3, (3, 3), padding="CIRCULAR", rngs=nnx.Rngs(0)), lambda a: a.mean((1, 2))], x, 0

@@ -180,6 +180,14 @@ def test_known_masks():
             gain_loss(net, x, LABELS, masks=wrong)
     with pytest.raises(ValueError, match="`gain_loss` got labels"):
         gain_loss(net, x, np.ones((3, 2), np.float32))
+    with pytest.raises(ValueError, match=r"has_mask of shape \(2,\)"):
+        gain_loss(net, x, LABELS, masks=masks, has_mask=[1, 0])
+    with pytest.raises(ValueError, match="most_labels=9: it must be an integer from 1 to 3"):
+        gain_loss(net, x, np.ones((3, 3), np.float32), most_labels=9)
+    one = lambda x: net(x)[:, :1]  # noqa: E731
+    for call in (lambda: gain_loss(one, x, [0, 0, 0]), lambda: deletion(one, x, a, 0)):
+        with pytest.raises(ValueError, match="a model with one score an image, whose softmax is always 1"):
+            call()
     with pytest.raises(ValueError, match="one value a position"):
         masked(x, a[:, :4])
 
@@ -235,6 +243,11 @@ def test_nan_is_said_where_values_are_known():
     net = Net(nnx.Rngs(0))
     with pytest.raises(ValueError, match="`gain_loss` got NaN or infinity as the score of image 1"):
         gain_loss(net, photos().at[1].set(jnp.nan), LABELS)
+    with pytest.raises(ValueError, match="`attention` got NaN"):
+        attention(net, photos().at[1].set(jnp.nan), LABELS)
+    hidden = jax.jit(lambda x: attention(net, x, LABELS))(photos().at[1].set(jnp.nan))
+    assert np.isnan(hidden[1]).all()
+    assert np.isfinite(hidden[::2]).all()
     assert np.isnan(jax.jit(lambda x: gain_loss(net, x, LABELS).loss)(photos().at[1].set(jnp.nan)))
 
 
@@ -258,7 +271,7 @@ def test_deletion_and_insertion_by_hand():
         np.testing.assert_allclose(found.area, np.trapezoid(found.values, found.share, axis=1), rtol=1e-5)
     with pytest.raises(ValueError, match="`deletion` got maps of shape"):
         deletion(net, x, maps[:, :4], 0)
-    with pytest.raises(ValueError, match="`deletion` got a map with NaN, that of image 1"):
+    with pytest.raises(ValueError, match="`deletion` got a map with NaN or infinity, that of image 1"):
         deletion(net, x, np.stack([maps[0], maps[1] * np.nan, maps[2]]), 0)
     with pytest.raises(ValueError, match="steps=0"):
         insertion(net, x, maps, 0, steps=0)
@@ -281,8 +294,10 @@ def test_pointing_game_and_energy():
     np.testing.assert_array_equal(energy_in_mask(0 * maps, masks), 0)
     with pytest.raises(ValueError, match=r"both must be \[n, ...\]"):
         pointing_game(maps, masks[:, :3])
-    with pytest.raises(ValueError, match="a map with NaN, that of image 0"):
+    with pytest.raises(ValueError, match="a map with NaN or infinity, that of image 0"):
         pointing_game(np.nan * maps, masks)
+    with pytest.raises(ValueError, match="tolerance=-1"):
+        pointing_game(maps, masks, tolerance=-1)
     assert not pointing_game(0 * maps, masks | True).any()  # the same everywhere: it points nowhere
 
 
@@ -358,6 +373,12 @@ def test_overlay_and_signed():
         overlay(np.zeros((8, 8, 2)), map)
     with pytest.raises(ValueError, match="of one image"):
         signed(np.zeros(3))
+    with pytest.raises(ValueError, match="alpha=2"):
+        overlay(image, map, alpha=2)
+    with pytest.raises(ValueError, match="a map without channels"):
+        overlay(image, np.ones((8, 8, 2)))
+    with pytest.raises(ValueError, match="`signed` got a map with NaN"):
+        signed(np.full((2, 2), np.nan))
 
 
 def test_contact_sheets_are_written_whole_or_not_at_all(tmp_path):
@@ -368,6 +389,8 @@ def test_contact_sheets_are_written_whole_or_not_at_all(tmp_path):
     assert first[:8] == b"\x89PNG\r\n\x1a\n"
     with pytest.raises(ValueError, match="as many maps"):
         contact_sheet(images, {"few": np.ones((2, 8, 8))}, path)
+    with pytest.raises(ValueError, match="'titles': 2"):
+        contact_sheet(images, maps, path, titles=["a", "b"])
     with pytest.raises(ValueError, match="one channel or three"):
         contact_sheet(np.zeros((3, 8, 8, 2)), maps, path)
     assert path.read_bytes() == first

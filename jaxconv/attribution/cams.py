@@ -21,6 +21,7 @@ from jaxconv.attribution.networks import (
     images,
     network,
     targets,
+    where_known,
     with_features,
 )
 from jaxconv.attribution.networks import (
@@ -317,7 +318,8 @@ def _maps(call, state, x, target, name, weigh: Callable, rectify, chunk, progres
         found = (weigh(a, g) * a).sum(-1)
         return (jnp.maximum(found, 0) if rectify else found), score
 
-    return summed(row, len(x), 1, chunk, progress)
+    found, score = summed(row, len(x), 1, chunk, progress)
+    return where_known(found, score), score
 
 
 def attended(net, x: Array, target: Array | None, call: str, layer: str) -> tuple[Array, Array, Array]:
@@ -348,4 +350,4 @@ def normalised(maps: Array, how: Normalise) -> Array:
     axes = tuple(range(1, maps.ndim))
     low = maps.min(axes, keepdims=True) if how == "minmax" else jnp.zeros((), maps.dtype)
     span = maps.max(axes, keepdims=True) - low
-    return maps if how == "none" else jnp.where(span > 0, (maps - low) / jnp.where(span > 0, span, 1), 0)
+    return maps if how == "none" else jnp.where(span <= 0, 0, (maps - low) / jnp.where(span <= 0, 1, span))

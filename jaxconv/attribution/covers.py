@@ -11,7 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxconv.attribution.networks import Model, chosen, class_count, compiled, finite, images, network, targets
-from jaxconv.attribution.rows import Progress, check_chunk, stacked
+from jaxconv.attribution.rows import Progress, check_chunk, stacked, whole
 
 
 def occlusion(
@@ -74,8 +74,8 @@ def occlusion(
 
 
 def _each(call: str, name: str, value: Any, sizes: tuple[int, ...]) -> tuple[int, ...]:
-    values = (value,) * len(sizes) if isinstance(value, int) else tuple(value)
-    if len(values) != len(sizes) or not all(isinstance(v, int) and v >= 1 for v in values):
+    values = tuple(value) if isinstance(value, tuple | list) else (value,) * len(sizes)
+    if len(values) != len(sizes) or not all(whole(v) and v >= 1 for v in values):
         raise ValueError(
             f"`{call}` got {name}={value!r}: it must be a positive integer, or one for each of {len(sizes)} axes."
         )

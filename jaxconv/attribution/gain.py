@@ -27,10 +27,13 @@ from jaxconv.attribution.networks import (
     images,
     in_training,
     network,
+    several,
     targets,
+    where_known,
     with_features,
 )
 from jaxconv.attribution.networks import layer as features_of
+from jaxconv.attribution.rows import whole
 
 
 class Gain(NamedTuple):
@@ -78,7 +81,9 @@ def attention(model: Model, x: ArrayLike, target: Any, *, layer: str = LAST, sec
     x, net = images("attention", x), network("attention", model)
     wanted = targets("attention", target, len(x), class_count("attention", net, x))
     features = features_of("attention", net, x, layer)
-    return _attention(net, features, x, wanted, second_order)[1]
+    scores, found = _attention(net, features, x, wanted, second_order)
+    finite("attention", scores)
+    return found
 
 
 def _attention(net: Network, features: Features, x: Array, target: Array | None, second_order: bool):
@@ -94,7 +99,7 @@ def _attention(net: Network, features: Features, x: Array, target: Array | None,
     found = jnp.maximum((weights * a).sum(-1), 0)
     most = jax.lax.stop_gradient(found.max(tuple(range(1, found.ndim)), keepdims=True))
     found = jnp.where(most > 0, found / jnp.where(most > 0, most, 1), 0)
-    return scores, resized(found, x.shape[1:-1])
+    return scores, where_known(resized(found, x.shape[1:-1]), chosen(scores, target))
 
 
 def masked(x: Array, attention: Array, *, sigma: float = 0.5, omega: float = 10.0) -> Array:
@@ -209,7 +214,7 @@ def gain_loss(
 
     Source: Li et al. 2018, equations 5 to 8. The paper gives neither sigma nor omega nor A's scale; those are ours.
     """
-    x = images("gain_loss", x)
+    x, labels = images("gain_loss", x), jnp.asarray(labels)
     net, training = _frozen(model, frozen)
     classes = class_count("gain_loss", net, x)
     many, each, weight = _labels(labels, len(x), classes, most_labels)
@@ -263,14 +268,19 @@ def _apart(maps: Array, masks: Any, each: Array, weight: Array, has_mask: Any, c
             f"[n, ...] or [n, classes, ...]: {(len(maps), *maps.shape[2:])} or {(len(maps), classes, *maps.shape[2:])}."
         )
     if has_mask is not None:
-        weight = weight * jnp.asarray(has_mask, weight.dtype)[:, None]
+        has_mask = jnp.asarray(has_mask, weight.dtype)
+        if has_mask.shape != (len(maps),):
+            raise ValueError(
+                f"`gain_loss` got has_mask of shape {has_mask.shape}: it must be {(len(maps),)}, one an image."
+            )
+        weight = weight * has_mask[:, None]
     return _mean(((maps - masks) ** 2).mean(tuple(range(2, maps.ndim))), weight)
 
 
-def _labels(labels: Any, n: int, classes: int, most: int | None) -> tuple[bool, Array, Array]:
+def _labels(labels: Array, n: int, classes: int, most: int | None) -> tuple[bool, Array, Array]:
     """(many, classes of each image, which of them count), [n, labels]."""
-    labels = jnp.asarray(labels)
     if labels.shape == (n,) and jnp.issubdtype(labels.dtype, jnp.integer):
+        several("gain_loss", classes)
         wanted = targets("gain_loss", labels, n, classes)
         assert wanted is not None
         return False, wanted[:, None], jnp.ones((n, 1))
@@ -278,6 +288,10 @@ def _labels(labels: Any, n: int, classes: int, most: int | None) -> tuple[bool, 
         raise ValueError(
             f"`gain_loss` got labels of dtype {labels.dtype} and shape {labels.shape}: they must be integers [n] or "
             f"zeros and ones [n, classes], {(n,)} or {(n, classes)}."
+        )
+    if most is not None and not (whole(most) and 1 <= most <= classes):
+        raise ValueError(
+            f"`gain_loss` got most_labels={most!r}: it must be an integer from 1 to {classes}, the classes."
         )
     if most is not None and not isinstance(labels, Tracer) and int(jnp.max((labels > 0).sum(1))) > most:
         raise ValueError(
@@ -288,10 +302,10 @@ def _labels(labels: Any, n: int, classes: int, most: int | None) -> tuple[bool, 
     return True, each, weight
 
 
-def _cross_entropy(scores: Array, labels: Any, many: bool) -> Array:
+def _cross_entropy(scores: Array, labels: Array, many: bool) -> Array:
     if many:
         return -(labels * jax.nn.log_sigmoid(scores) + (1 - labels) * jax.nn.log_sigmoid(-scores)).mean()
-    return -chosen(jax.nn.log_softmax(scores), jnp.asarray(labels)).mean()
+    return -chosen(jax.nn.log_softmax(scores), labels).mean()
 
 
 def _probability(scores: Array, target: Array, many: bool) -> Array:

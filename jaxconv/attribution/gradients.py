@@ -11,9 +11,19 @@ from jax import Array
 from jax.typing import ArrayLike
 from numpy.polynomial.legendre import leggauss
 
-from jaxconv.attribution.networks import Model, chosen, class_count, compiled, finite, images, network, targets
+from jaxconv.attribution.networks import (
+    Model,
+    chosen,
+    class_count,
+    compiled,
+    finite,
+    images,
+    network,
+    targets,
+    where_known,
+)
 from jaxconv.attribution.rows import Progress, check_chunk, check_count, stacked, summed
-from jaxconv.attribution.rules import Rule, rule_of, with_relu_rule
+from jaxconv.attribution.rules import Rule, rule_of, ruled_by
 
 
 def saliency(
@@ -316,13 +326,20 @@ def completeness(
 
     Source: Sundararajan et al. 2017, Proposition 1.
     """
-    x = images("completeness", x)
+    x, attribution = images("completeness", x), jnp.asarray(attribution)
+    if attribution.shape != x.shape:
+        raise ValueError(
+            f"`completeness` got an attribution of shape {attribution.shape} for x of shape {x.shape}: it must be as "
+            "x, each channel with its sign."
+        )
     net = network("completeness", model)
     wanted = targets("completeness", target, len(x), class_count("completeness", net, x))
     scores = net.call(net.state, x)
     wanted = scores.argmax(1) if wanted is None else wanted
     without = net.call(net.state, jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape))
-    return jnp.reshape(attribution, (len(x), -1)).sum(1) - (chosen(scores, wanted) - chosen(without, wanted))
+    difference = chosen(scores, wanted) - chosen(without, wanted)
+    finite("completeness", difference)
+    return attribution.reshape(len(x), -1).sum(1) - difference
 
 
 # ---- the versions of an image at which the gradient is taken, and what they count, with mean 1; static under jit
@@ -376,7 +393,7 @@ def _gradient(call, model, x, target, rule, chunk, progress, count=1, version=_I
     if rule != "plain":
         rule_of(call, rule)
     wanted = targets(call, target, len(x), class_count(call, net, x))
-    arguments = net.state, x, wanted, rule, chunk, progress, count, version, more
+    arguments = net.state, x, wanted, (call, rule), chunk, progress, count, version, more
     gradient, score = compiled(_of_versions, net.call, *arguments)
     finite(call, score, gradient)
     return gradient
@@ -385,10 +402,10 @@ def _gradient(call, model, x, target, rule, chunk, progress, count=1, version=_I
 @partial(jax.jit, static_argnums=(0, 4, 5, 6, 7, 8))
 def _of_versions(call, state, x, target, rule, chunk, progress, count, version, more):
     f = partial(call, state)
-    ruled = f if rule == "plain" else with_relu_rule(f, rule)
+    ruled = f if rule[1] == "plain" else ruled_by(rule[0], f, rule[1])
     if target is None:
         target = stacked(lambda image, _: f(x[image]).argmax(1), len(x), 1, chunk)[:, 0]
-    weights = jnp.asarray(version.weights(count), x.dtype)
+    weights = jnp.asarray(version.weights(count), jnp.promote_types(x.dtype, jnp.float32))  # half types sum badly
 
     def row(image, which):
         def score(version_of_x):
@@ -399,5 +416,5 @@ def _of_versions(call, state, x, target, rule, chunk, progress, count, version, 
         weight = weights[which]
         return gradient * weight.reshape(-1, *[1] * (x.ndim - 1)), found * weight
 
-    sums = summed(row, len(x), count, chunk, progress)
-    return jax.tree.map(lambda y: y / count, sums)
+    gradient, found = summed(row, len(x), count, chunk, progress)
+    return where_known(gradient / count, found).astype(x.dtype), found / count

@@ -11,8 +11,18 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxconv.attribution.networks import Model, chosen, class_count, compiled, finite, images, network, targets
-from jaxconv.attribution.rows import Progress, check_chunk, check_count, stacked
+from jaxconv.attribution.networks import (
+    Model,
+    chosen,
+    class_count,
+    compiled,
+    finite,
+    images,
+    network,
+    several,
+    targets,
+)
+from jaxconv.attribution.rows import Progress, check_chunk, check_count, stacked, whole
 
 
 class Curve(NamedTuple):
@@ -114,7 +124,9 @@ def _curve(call, insert, model, x, maps, target, steps, baseline, chunk, progres
     check_count(call, "steps", steps)
     x, net = images(call, x), network(call, model)
     maps = _flat(call, x, maps)
-    wanted = targets(call, target, len(x), class_count(call, net, x))
+    classes = class_count(call, net, x)
+    several(call, classes)
+    wanted = targets(call, target, len(x), classes)
     empty = jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape)
     first, last = (empty, x) if insert else (x, empty)
     share, values = compiled(_changed, net.call, net.state, x, first, last, maps, wanted, steps, chunk, progress)
@@ -136,10 +148,11 @@ def _flat(call: str, x: Array, maps: Array) -> Array:
 
 def _known(call: str, maps: Array) -> Array:
     """Maps that are numbers, where values are known."""
-    if not isinstance(maps, Tracer) and (wrong := np.flatnonzero(np.isnan(np.asarray(maps)).reshape(-1))).size:
+    if not isinstance(maps, Tracer) and (wrong := np.flatnonzero(~np.isfinite(np.asarray(maps)).reshape(-1))).size:
         image = wrong[0] // maps[0].size
         raise ValueError(
-            f"`{call}` got a map with NaN, that of image {image}: it has no order. Look at how it was made."
+            f"`{call}` got a map with NaN or infinity, that of image {image}: such have no order. Look at how it was "
+            "made."
         )
     return maps
 
@@ -198,6 +211,8 @@ def pointing_game(maps: ArrayLike, masks: ArrayLike, *, tolerance: int = 0) -> A
     Source: Zhang, Lin, Brandt, Shen and Sclaroff, Top-down neural attention by excitation backprop, 2016.
     """
     maps, masks = _pair("pointing_game", maps, masks)
+    if not whole(tolerance) or tolerance < 0:
+        raise ValueError(f"`pointing_game` got tolerance={tolerance!r}: it must be an integer of 0 or more, in pixels.")
     wide = masks > 0
     if tolerance:
         size = (1, *[2 * tolerance + 1] * (masks.ndim - 1))
@@ -238,8 +253,8 @@ def energy_in_mask(maps: ArrayLike, masks: ArrayLike) -> Array:
     maps, masks = _pair("energy_in_mask", maps, masks)
     axes = tuple(range(1, maps.ndim))
     weight = jnp.maximum(maps, 0)
-    whole = weight.sum(axes)
-    return jnp.where(whole == 0, 0, jnp.where(masks > 0, weight, 0).sum(axes) / jnp.where(whole == 0, 1, whole))
+    total = weight.sum(axes)
+    return jnp.where(total == 0, 0, jnp.where(masks > 0, weight, 0).sum(axes) / jnp.where(total == 0, 1, total))
 
 
 def _pair(call: str, maps: Any, masks: Any) -> tuple[Array, Array]:
@@ -292,6 +307,11 @@ def sensitivity(
     check_count("sensitivity", "samples", samples)
     x = images("sensitivity", x)
     usual = explain(x)
+    if not usual.ndim or len(usual) != len(x):
+        raise ValueError(
+            f"`sensitivity` got an `explain` that makes {usual.shape} of x of shape {x.shape}: it must return a map "
+            "for each image, [n, ...]."
+        )
     axes = tuple(range(1, usual.ndim))
     size = jnp.sqrt((usual**2).sum(axes))
     worst = jnp.zeros(len(x), usual.dtype)

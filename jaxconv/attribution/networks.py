@@ -104,6 +104,10 @@ def network(call: str, model: Model) -> Network:
         if isinstance(model, nnx.Module):
             _check_mode(call, model)
             graph, state = nnx.split(model)
+            try:
+                hash(graph)
+            except TypeError:  # an attribute that has no hash, as a list of numbers: the model is run as a function is
+                return Network(_Function(partial(_NNX(graph), state)), ())
             return Network(_NNX(graph), state)
         if isinstance(model, linen.Module):
             if model.scope is None:
@@ -148,8 +152,11 @@ def images(call: str, x: Any) -> Array:
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"`{call}` got x of dtype {x.dtype}: derivatives need floating numbers. Convert x.")
-    if x.ndim < 2:
-        raise ValueError(f"`{call}` got x of shape {x.shape}: it must be a batch, [n, ..., channels]. Use x[None].")
+    if x.ndim < 2 or not x.size:
+        raise ValueError(
+            f"`{call}` got x of shape {x.shape}: it must be a batch, [n, ..., channels], and not empty. For a single "
+            "image use x[None]."
+        )
     return x
 
 
@@ -174,6 +181,11 @@ def class_count(call: str, net: Network, x: Array) -> int:
                 f"`{call}` got a Linen model in train mode: {str(e).splitlines()[0]} Pass deterministic=True and "
                 "use_running_average=True, to the module or in a function: lambda x: module.apply(variables, x, "
                 "train=False)."
+            ) from e
+        if type(e).__name__ == "TraceContextError":  # of Flax NNX
+            raise ValueError(
+                f"`{call}` got a function with an NNX model that changes as it is called: in train mode, or with "
+                "nnx.jit on it. Pass the model itself, after `model.eval()`."
             ) from e
         raise
     if not (hasattr(y, "shape") and len(y.shape) == 2 and y.shape[0] == len(x) and y.shape[1] > 0):
@@ -210,6 +222,20 @@ def chosen(scores: Array, target: Array | None) -> Array:
     known = (target >= 0) & (target < scores.shape[1])
     score = jnp.take_along_axis(scores, jnp.where(known, target, 0)[:, None], 1)[:, 0]
     return score * jnp.where(known, 1, jnp.nan).astype(score.dtype)  # so that the derivative is NaN, too
+
+
+def several(call: str, classes: int) -> None:
+    """An error for a model with one score, whose softmax is 1 whatever it sees."""
+    if classes == 1:
+        raise ValueError(
+            f"`{call}` got a model with one score an image, whose softmax is always 1. For a model of two classes with "
+            "one logit y pass a function that returns both: lambda x: jnp.concatenate([0 * model(x), model(x)], 1)."
+        )
+
+
+def where_known(maps: Array, score: Array) -> Array:
+    """The maps, and NaN for an image whose score is not a number: a rule may have hidden it."""
+    return jnp.where(jnp.isfinite(score).reshape(-1, *[1] * (maps.ndim - 1)), maps, jnp.nan)
 
 
 def finite(call: str, score: Array, maps: Array | None = None) -> None:

@@ -42,7 +42,7 @@ def overlay(image: Any, map: Any, *, alpha: float = 0.6, colours: str = MAP) -> 
     Raises
     ------
     ValueError
-        An image or a map of other axes.
+        An image or a map of other axes, a map with NaN, an alpha that is no share.
 
     Runs outside `jax.jit`; static under `jax.jit`: everything.
 
@@ -50,8 +50,14 @@ def overlay(image: Any, map: Any, *, alpha: float = 0.6, colours: str = MAP) -> 
     """
     import matplotlib
 
+    if np.ndim(map) != 2 or not 0 <= alpha <= 1:
+        raise ValueError(
+            f"`overlay` got a map of shape {np.shape(map)} and alpha={alpha}: a map without channels is wanted, "
+            "[height, width], and a share between 0 and 1. Sum the channels' moduli, or show a map with signs by "
+            "`signed`."
+        )
     grey = _grey("overlay", image)
-    shown = _fitted("overlay", np.maximum(_plane("overlay", map), 0), grey.shape)
+    shown = _fitted(np.maximum(_plane("overlay", map), 0), grey.shape)
     shown = shown / shown.max() if shown.max() > 0 else shown
     share = alpha * shown[..., None]
     return (1 - share) * grey[..., None] + share * matplotlib.colormaps[colours](shown)[..., :3]
@@ -83,7 +89,7 @@ def signed(map: Any, *, colours: str = SIGNED, quantile: float = 0.99) -> np.nda
     Raises
     ------
     ValueError
-        A map of other axes.
+        A map of other axes, or with NaN.
 
     Runs outside `jax.jit`; static under `jax.jit`: everything.
 
@@ -106,7 +112,7 @@ def contact_sheet(
 ) -> Path:
     """All maps side by side, in a file: a row for each image, a column for each method.
 
-        row n: images[n], then for each method overlay(images[n], maps[n]), or signed(maps[n]) if it has signs
+        row n: images[n], then for each method overlay(images[n], maps[n]), or signed(maps[n]) if any of it has signs
 
     >>> import numpy as np, tempfile
     >>> path = tempfile.mkdtemp() + "/sheet.png"
@@ -131,7 +137,7 @@ def contact_sheet(
     Raises
     ------
     ValueError
-        Maps of another number than images; no maps.
+        Maps or titles of another number than images; no maps; a map with NaN.
 
     Runs outside `jax.jit`; static under `jax.jit`: everything.
 
@@ -142,11 +148,14 @@ def contact_sheet(
     images, path = np.asarray(images), Path(path)
     maps = {name: np.asarray(values) for name, values in maps.items()}
     wrong = {name: len(values) for name, values in maps.items() if len(values) != len(images)}
+    if titles is not None and len(titles) != len(images):
+        wrong["titles"] = len(titles)
     if wrong or not maps or not len(images):
         raise ValueError(
-            f"`contact_sheet` got {len(images)} images and maps {wrong or list(maps)}: it wants at least one image, "
-            "one method, and as many maps of each as images."
+            f"`contact_sheet` got {len(images)} images and {wrong or list(maps)}: it wants at least one image, one "
+            "method, and as many maps of each (and titles) as images."
         )
+    planes = {name: [_plane("contact_sheet", one) for one in values] for name, values in maps.items()}
     rows, columns = len(images), 1 + len(maps)
     figure = Figure(figsize=(scale * columns, scale * rows + 0.3), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -156,9 +165,9 @@ def contact_sheet(
         axes[row, 0].imshow(_colour("contact_sheet", image))
         if titles is not None:
             axes[row, 0].set_title(titles[row], fontsize=6)
-        for axis, (name, values) in zip(axes[row, 1:], maps.items(), strict=True):
-            plane = _plane("contact_sheet", values[row])
-            axis.imshow(signed(plane) if plane.min() < 0 else overlay(image, plane))
+        for axis, (name, all_of_it) in zip(axes[row, 1:], planes.items(), strict=True):
+            has_signs = min(plane.min() for plane in all_of_it) < 0
+            axis.imshow(signed(all_of_it[row]) if has_signs else overlay(image, all_of_it[row]))
             if row == 0:
                 axis.set_title(name, fontsize=7)
     part = path.with_name(path.name + ".part")
@@ -192,10 +201,12 @@ def _plane(call: str, map: Any) -> np.ndarray:
     plane = plane.sum(-1) if plane.ndim == 3 else plane
     if plane.ndim != 2:
         raise ValueError(f"`{call}` got a map of shape {plane.shape}: it must be [height, width], of one image.")
+    if not np.isfinite(plane).all():
+        raise ValueError(f"`{call}` got a map with NaN or infinity: it has no picture. Look at how it was made.")
     return plane
 
 
-def _fitted(call: str, plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def _fitted(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     if plane.shape == shape:
         return plane
     import jax

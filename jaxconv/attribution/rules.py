@@ -16,7 +16,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial, wraps
+from functools import wraps
 from typing import Any, Literal
 
 import jax
@@ -100,9 +100,9 @@ class Fact:
     """A value of the program: its identity, and how it came about.
 
     depends: whether it depends on the arguments. number: if it is one number everywhere. above, below: the value of
-    which it says that it is positive, negative. square: whether it is a square, or a sum or mean of squares; guarded:
-    whether it is a difference of such, as a variance is. rectified, ceiling: the value whose rectification it is.
-    absolute: the value whose modulus it is.
+    which it says that it is positive, negative. square: whether it is a square, or a sum or mean of squares, averaged
+    in that case; guarded: whether it is such a mean less a square, as a variance is. rectified, ceiling: the value
+    whose rectification it is. absolute: the value whose modulus it is.
     """
 
     depends: bool = True
@@ -110,6 +110,7 @@ class Fact:
     above: "Fact | None" = None
     below: "Fact | None" = None
     square: bool = False
+    averaged: bool = False
     guarded: bool = False
     rectified: "Fact | None" = None
     ceiling: float = math.inf
@@ -118,8 +119,15 @@ class Fact:
 
 MOVES = (
     "broadcast_in_dim", "convert_element_type", "reshape", "squeeze", "copy", "copy_p", "expand_dims", "name", "pvary",
-    "pcast", "reshard", "sharding_constraint",
+    "pcast", "reshard", "sharding_constraint", "stop_gradient",
 )  # fmt: skip
+PRODUCTS = ("mul", "div", "dot_general", "conv_general_dilated", "contract")  # bent, where both factors depend on x
+SMOOTH = (
+    "jit(celu)",
+    "jit(hard_sigmoid)",
+    "jit(hard_silu)",
+    "jit(hard_swish)",
+)  # of jax.nn, with a ReLU in their formulas
 BENT = (
     "tanh", "logistic", "erf", "erfc", "erf_inv", "exp", "exp2", "expm1", "log", "log1p", "sin", "cos", "tan", "asin",
     "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "abs", "max", "min", "clamp", "sort", "reduce_max",
@@ -131,7 +139,8 @@ BENT = (
 class _Analysis:
     """One reading of a program: its rectifiers, and its other nonlinearities."""
 
-    def __init__(self) -> None:
+    def __init__(self, call: str) -> None:
+        self.call = call
         self.sites: list[Rectifier] = []
         self.untouched: Counter[str] = Counter()
         self.moved: dict[tuple[Fact, str, str], Fact] = {}
@@ -158,15 +167,20 @@ class _Analysis:
         name, programs = eqn.primitive.name, inner(eqn)
         label = f"{name}({eqn.params['name']})" if isinstance(eqn.params.get("name"), str) else name
         within = (*calls, label)
+        if label in SMOOTH:
+            depends = any(fact.depends for fact in inputs)
+            self.untouched[label[4:-1]] += depends
+            return [Fact(depends) for _ in eqn.outvars]
         if name in CALLS or name in REMATS:
             program = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
             return self.read(program, inputs, within, (*here, 0), hidden)
         if name == "custom_jvp_call" and len(eqn.outvars) == 1:
-            alone = _Analysis()
-            (output,) = alone.read(eqn.params["call_jaxpr"], inputs, within)
-            if output.rectified in inputs and not hidden:
-                self._found(eqn, inputs, output.rectified, output.ceiling, calls, here)
-                return [output]
+            given = [Fact(fact.depends, fact.number) for fact in inputs]  # of a variance, too: it is called a ReLU
+            (output,) = _Analysis(self.call).read(eqn.params["call_jaxpr"], given, within)
+            if output.rectified in given and not hidden:
+                source = inputs[given.index(output.rectified)]
+                self._found(eqn, inputs, source, output.ceiling, calls, here)
+                return [Fact(rectified=source, ceiling=output.ceiling)]
         depends = any(fact.depends for fact in inputs)
         hidden = hidden or ("" if name in ENTERED else label)
         for which, program in enumerate(programs):
@@ -198,16 +212,17 @@ class _Analysis:
             return self._moved(eqn, inputs[0])
         if name in ("gt", "ge", "lt", "le"):
             return _comparison(name, *inputs)
-        if name == "not":
-            return Fact(depends, above=inputs[0].below, below=inputs[0].above)
+        if name == "not" or (name == "sub" and inputs[0].number == 1 and (inputs[1].above or inputs[1].below)):
+            return Fact(depends, above=inputs[-1].below, below=inputs[-1].above)
         if not jnp.issubdtype(getattr(aval, "dtype", bool), jnp.floating):
             return Fact(depends)
         if name in ("pure_callback", "io_callback", "ffi_call"):
             raise ValueError(
-                f"`with_relu_rule` cannot look into {name}: a ReLU may hide there. Write that part in JAX, or leave "
+                f"`{self.call}` cannot look into {name}: a ReLU may hide there. Write that part in JAX, or leave "
                 "it out of the function."
             )
         if known := _composed(eqn, inputs):
+            self.untouched["square"] += known.depends and known.square and not inputs[0].square
             return known
         source, ceiling = _rectified(name, inputs)
         if source is not None and source.guarded:
@@ -225,7 +240,7 @@ class _Analysis:
                 form = "min(x, 0)" if name == "min" else "x + |x|"
                 self._found(eqn, inputs, a, math.inf, calls, here, hidden or f"the form {form}")
                 return Fact()
-        if name in BENT and depends:
+        if depends and (name in BENT or (name in PRODUCTS and all(fact.depends for fact in inputs))):
             self.untouched[_label(calls, name)] += 1
         return Fact(depends, absolute=inputs[0] if name == "abs" else None)
 
@@ -265,8 +280,8 @@ def _composed(eqn: Equation, inputs: list[Fact]) -> Fact | None:
     if name == "mul" and any(fact.number == 0 for fact in inputs):
         return Fact(False, 0.0)
     if inputs and inputs[0].square and (name == "reduce_sum" or (name in ("div", "mul") and not inputs[1].depends)):
-        return Fact(depends, square=True)
-    if name == "sub" and inputs[0].square and inputs[1].square:
+        return Fact(depends, square=True, averaged=name == "reduce_sum" or inputs[0].averaged)
+    if name == "sub" and inputs[0].averaged and inputs[1].square:
         return Fact(depends, guarded=True)
     if name == "select_n" and len(inputs) == 3:
         which, off, on = inputs
@@ -333,8 +348,9 @@ def with_relu_rule(f: Callable, rule: Rule, where: Callable[[Rectifier], bool] |
     Parameters
     ----------
     f : Callable
-        Any function of pytrees of arrays that JAX can trace (other arguments by keyword): of a Flax NNX model (closed
-        over, or split and merged inside), of `module.apply`, or your own. It is not changed.
+        Any function that JAX can trace: of a Flax NNX model (closed over, or split and merged inside), of
+        `module.apply`, or your own. It is not changed. Arrays and floats among its arguments are traced; integers,
+        booleans, strings and the like are settings, as they are.
     rule : str or (z, R) -> R'
         A name, or a function of what the ReLU is given and of the cotangent.
     where : Rectifier -> bool, optional
@@ -358,19 +374,32 @@ def with_relu_rule(f: Callable, rule: Rule, where: Callable[[Rectifier], bool] |
 
     Source: Zeiler and Fergus 2013; Springenberg et al. 2014.
     """
-    backward = rule_of("with_relu_rule", rule)
+    return ruled_by("with_relu_rule", f, rule, where)
+
+
+def ruled_by(call: str, f: Callable, rule: Rule, where: Callable[[Rectifier], bool] | None = None) -> Callable:
+    """with_relu_rule(f, rule, where), with `call` in its messages."""
+    backward = rule_of(call, rule)
 
     def analysed(*args, **kwargs):
-        program, shape = jax.make_jaxpr(partial(f, **kwargs), return_shape=True)(*args)
-        return program, jax.tree.structure(shape), report_of(program, where)
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        arrays = {
+            k: leaf for k, leaf in enumerate(leaves) if hasattr(leaf, "dtype") or isinstance(leaf, float | complex)
+        }
+
+        def of_arrays(arrays):
+            args, kwargs = tree.unflatten([arrays.get(k, leaf) for k, leaf in enumerate(leaves)])
+            return f(*args, **kwargs)
+
+        program, shape = jax.make_jaxpr(of_arrays, return_shape=True)(arrays)
+        return program, list(arrays.values()), jax.tree.structure(shape), report_of(call, program, where)
 
     @wraps(f)
     def ruled(*args, **kwargs):
-        program, tree, report = analysed(*args, **kwargs)
-        outputs = evaluate(program, jax.tree.leaves(args), replacements(program, report, backward))
-        return jax.tree.unflatten(tree, outputs)
+        program, arrays, tree, report = analysed(*args, **kwargs)
+        return tree.unflatten(evaluate(program, arrays, replacements(program, report, backward)))
 
-    setattr(ruled, "report", lambda *args, **kwargs: analysed(*args, **kwargs)[2])  # noqa: B010  (for pyright)
+    setattr(ruled, "report", lambda *args, **kwargs: analysed(*args, **kwargs)[3])  # noqa: B010  (for pyright)
     return ruled
 
 
@@ -385,25 +414,25 @@ def rule_of(call: str, rule: Rule) -> Callable[[Array, Array], Array]:
     return RULES[rule]
 
 
-def report_of(program: Program, where: Callable[[Rectifier], bool] | None) -> Report:
+def report_of(call: str, program: Program, where: Callable[[Rectifier], bool] | None) -> Report:
     """Which ReLUs of a program get the rule; an error where there is none, or one that is out of reach."""
-    analysis = _Analysis()
+    analysis = _Analysis(call)
     analysis.read(program, [Fact() for _ in program.jaxpr.invars])
     chosen = [site for site in analysis.sites if where is None or where(site)]
-    untouched = tuple(sorted(analysis.untouched.items()))
+    untouched = tuple(sorted((+analysis.untouched).items()))
     for site in chosen:
         if site.hidden:
             form = site.hidden.startswith("the form")
             why = "which may be one" if form else "which has a derivative or a kernel of its own"
             raise ValueError(
-                f"`with_relu_rule` found {site}, in {site.hidden}, {why}, and cannot rewrite it. Write it as "
-                "jax.nn.relu(x) in the open, or leave it alone: where=lambda r: not r.hidden."
+                f"`{call}` found {site}, in {site.hidden}, {why}, and cannot rewrite it. Write it as jax.nn.relu(x) in "
+                "the open, or leave it alone: with_relu_rule(f, rule, where=lambda r: not r.hidden)."
             )
     if not chosen:
         others = ", ".join(f"{what} ({count})" for what, count in untouched) or "none"
         found = "no ReLU" if not analysis.sites else f"{len(analysis.sites)} ReLUs, none of them chosen by `where`,"
         raise ValueError(
-            f"`with_relu_rule` found {found} in the function: the backward rules say what a ReLU does, and leave "
+            f"`{call}` found {found} in the function: the backward rules say what a ReLU does, and leave "
             f"everything else as it is. Its other nonlinearities: {others}. Use `saliency` or `integrated_gradients`, "
             "which need no ReLU."
         )
