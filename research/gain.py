@@ -9,7 +9,7 @@ and the share of the box that is attended to.
 
 import os
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -70,16 +70,17 @@ class Result(NamedTuple):
     maps: np.ndarray
 
 
-def trained(way: Training, draw: Callable[..., scenes.Scenes], bias: float, steps: int, seed: int) -> nnx.Module:
+def trained(way: Training, draw: Callable[..., scenes.Scenes], bias: float, steps: int, seed: int) -> Averaging:
     """A net after `steps` of 48 scenes; the first quarter is plain training, a warm-up."""
-    step, state, memory, merged = program(way, steps, seed)
-    rng = np.random.default_rng(seed)
+    graph, state = nnx.split(fresh(nnx.Rngs(seed)))
+    start, step = program(graph, steps, way.omega, way.second_order, guided=way.alpha > 0 or way.masks > 0)
+    rng, memory = np.random.default_rng(seed), start(state)
     for number in range(steps):
         batch = draw(rng, 48, test=False, bias=bias)
         known = (rng.random(48) < way.masks).astype(np.float32)
-        share = np.float32(number >= steps // 4)
-        state, memory = step(state, memory, batch.images, batch.labels, batch.masks, known, share)
-    return merged(state)
+        weights = np.array([way.alpha, 10 * (way.masks > 0)], np.float32) * (number >= steps // 4)
+        state, memory = step(state, memory, batch.images, batch.labels, batch.masks, known, weights)
+    return nnx.merge(graph, state)
 
 
 @nnx.jit
@@ -87,36 +88,34 @@ def fresh(rngs: nnx.Rngs) -> Averaging:
     return Averaging(1, 3, 16, Layers(rngs, norm="group"))
 
 
-def program(way: Training, steps: int, seed: int) -> tuple[Callable, nnx.State, optax.OptState, Callable]:
-    graph, state = nnx.split(fresh(nnx.Rngs(seed)))
-    if (way, steps) not in _programs:
-        optimiser = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
+@cache
+def program(
+    graph: nnx.GraphDef, steps: int, omega: float, second_order: bool, guided: bool
+) -> tuple[Callable, Callable]:
+    """The optimiser's start, and a step with the weights of mining and of masks."""
+    optimiser = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
 
-        @jax.jit
-        def step(state, memory, x, y, masks, known, share):
-            def loss(state):
-                net = nnx.merge(graph, state)
-                if not way.alpha and not way.masks:
-                    return optax.softmax_cross_entropy_with_integer_labels(net(x), y).mean()
-                found = gain_loss(
-                    net, x, y, masks=masks, has_mask=known, omega=way.omega, second_order=way.second_order,
-                )  # fmt: skip
-                return found.classification + share * (way.alpha * found.mining + 10 * found.external * (way.masks > 0))
+    @jax.jit
+    def step(state, memory, x, y, masks, known, weights):
+        def loss(state):
+            net = nnx.merge(graph, state)
+            if not guided:
+                return optax.softmax_cross_entropy_with_integer_labels(net(x), y).mean()
+            found = gain_loss(net, x, y, masks=masks, has_mask=known, omega=omega, second_order=second_order)
+            return found.classification + weights[0] * found.mining + weights[1] * found.external
 
-            updates, memory = optimiser.update(jax.grad(loss)(state), memory)
-            return optax.apply_updates(state, updates), memory
+        updates, memory = optimiser.update(jax.grad(loss)(state), memory)
+        return optax.apply_updates(state, updates), memory
 
-        _programs[way, steps] = optimiser, step
-    optimiser, step = _programs[way, steps]
-    return step, state, optimiser.init(state), lambda state: nnx.merge(graph, state)
+    return optimiser.init, step
 
 
-_programs: dict[tuple[Training, int], tuple] = {}
+forward = nnx.jit(Averaging.__call__)
 
 
-def judged(net: nnx.Module, fair: scenes.Scenes, biased: scenes.Scenes) -> Result:
+def judged(net: Averaging, fair: scenes.Scenes, biased: scenes.Scenes) -> Result:
     def accuracy(s):
-        return float((nnx.jit(type(net).__call__)(net, s.images).argmax(1) == s.labels).mean())
+        return float((forward(net, s.images).argmax(1) == s.labels).mean())
 
     maps = attention(net, jnp.asarray(fair.images), fair.labels)
     inside, covered = energy_in_mask(maps, fair.masks).mean(), (maps > 0.5)[fair.masks > 0].mean()
