@@ -900,6 +900,8 @@ def test_errors():
         occlusion(net, x, 0, window=(2, 2, 2))
     with pytest.raises(ValueError, match="has no counterpart"):
         deconvnet_layers([jnp.tanh, lambda a: a.mean((1, 2))], x, 0)
+    with pytest.raises(ValueError, match="has no counterpart"):
+        jax.jit(lambda x: deconvnet_layers([nnx.leaky_relu, lambda a: a.mean((1, 2))], x, 0))(x)
     with pytest.raises(ValueError, match=r"`saliency` got x of shape \(0, 8, 8, 2\)"):
         saliency(net, x[:0], 0)
     with pytest.raises(ValueError, match=r"window=2\.0: it must be a positive integer"):
