@@ -122,12 +122,12 @@ MOVES = (
     "pcast", "reshard", "sharding_constraint", "stop_gradient",
 )  # fmt: skip
 PRODUCTS = ("mul", "div", "dot_general", "conv_general_dilated", "contract")  # bent, where both factors depend on x
-SMOOTH = (
-    "jit(celu)",
-    "jit(hard_sigmoid)",
-    "jit(hard_silu)",
-    "jit(hard_swish)",
-)  # of jax.nn, with a ReLU in their formulas
+NONE = (
+    "celu",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_swish",
+)  # of jax.nn: a ReLU in their formulas, and none by themselves
 BENT = (
     "tanh", "logistic", "erf", "erfc", "erf_inv", "exp", "exp2", "expm1", "log", "log1p", "sin", "cos", "tan", "asin",
     "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "abs", "max", "min", "clamp", "sort", "reduce_max",
@@ -167,9 +167,9 @@ class _Analysis:
         name, programs = eqn.primitive.name, inner(eqn)
         label = f"{name}({eqn.params['name']})" if isinstance(eqn.params.get("name"), str) else name
         within = (*calls, label)
-        if label in SMOOTH:
+        if eqn.params.get("name") in NONE:
             depends = any(fact.depends for fact in inputs)
-            self.untouched[label[4:-1]] += depends
+            self.untouched[eqn.params["name"]] += depends
             return [Fact(depends) for _ in eqn.outvars]
         if name in CALLS or name in REMATS:
             program = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
