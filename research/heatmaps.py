@@ -149,8 +149,12 @@ def main(
     face_maps = shown(names[::3] if quick else names, face_net, x_test[some], np.ones(len(some), int))
     contact_sheet(x_test[some], face_maps, out / "heatmaps-faces.png", titles=titles)
     face_rows = []
+    empty = x[y == 0][0]  # a grey image would be taken for a face: pixels are replaced by those of a patch without one
     for name, m in () if quick else face_maps.items():  # of the four faces
-        curves = (f(face_net, x_test[some[:4]], weight(m[:4]), 1, steps=16, chunk=512) for f in (deletion, insertion))
+        curves = (
+            f(face_net, x_test[some[:4]], weight(m[:4]), 1, steps=16, baseline=empty, chunk=512)
+            for f in (deletion, insertion)
+        )
         face_rows.append((name, *(float(curve.area.mean()) for curve in curves)))
 
     checks = sanity(names[1:] if quick else SANE, net, test.images[: min(count, 24)], test.labels[: min(count, 24)])
@@ -207,6 +211,7 @@ def picture(checks: dict, path: Path) -> None:
 def report(rows, face_rows, checks, right, right_faces, share, steps, count) -> str:
     table = ["| map | pointing game | weight in the box | deletion | insertion |", "| --- |" + " --- |" * 4]
     table += [f"| {name} | {a:.2f} | {b:.2f} | {c:.2f} | {d:.2f} |" for name, a, b, c, d in rows]
+    said = ["Means over the four faces shown; in place of deleted pixels stand those of a patch without a face."]
     curves = ["| map | deletion | insertion |", "| --- | --- | --- |"]
     curves += [f"| {name} | {c:.2f} | {d:.2f} |" for name, c, d in face_rows]
     layers, _ = next(iter(checks.values()))
@@ -221,9 +226,8 @@ def report(rows, face_rows, checks, right, right_faces, share, steps, count) -> 
         "\n".join(table),
         "![maps](heatmaps.png)",
         f"Faces: a CNN of the same kind tells {100 * right_faces:.0f} % of 50 patches of lfw_subset right. All maps "
-        "are for the class 'face'"
-        + ("; deletion and insertion are means over the four faces shown." if face_rows else "."),
-        *(["\n".join(curves)] if face_rows else []),
+        "are for the class 'face'.",
+        *(["\n".join(curves), *said] if face_rows else []),
         "![faces](heatmaps-faces.png)",
         "Sanity check: the rank correlation of each map with that of the trained net, as its layers are randomised one "
         "after the other, from the top down. A map that stays alike does not explain what the net has learned.",
