@@ -135,7 +135,7 @@ def main(
     """Train in each way with each seed; write OUT/gain.md and OUT/gain.png."""
     if quick:
         steps, seeds = min(steps, 40), 1
-    wanted = tuple(int(digit) for digit in digits.split(",") if digit.strip().isdigit())
+    wanted = tuple(int(digit) if digit.strip().isdecimal() else 10 for digit in digits.split(","))
     if len(wanted) != 3 or sorted(set(wanted)) != list(wanted) or wanted[-1] > 9:
         raise typer.BadParameter(f"got {digits!r}: three digits are wanted, in increasing order, as '0,1,4'.")
     out.mkdir(parents=True, exist_ok=True)

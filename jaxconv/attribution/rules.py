@@ -122,12 +122,7 @@ MOVES = (
     "pcast", "reshard", "sharding_constraint", "stop_gradient",
 )  # fmt: skip
 PRODUCTS = ("mul", "div", "dot_general", "conv_general_dilated", "contract")  # bent, where both factors depend on x
-NONE = (
-    "celu",
-    "hard_sigmoid",
-    "hard_silu",
-    "hard_swish",
-)  # of jax.nn: a ReLU in their formulas, and none by themselves
+NO_RELUS = ("celu", "hard_sigmoid", "hard_silu", "hard_swish")  # of jax.nn, which write them with one
 BENT = (
     "tanh", "logistic", "erf", "erfc", "erf_inv", "exp", "exp2", "expm1", "log", "log1p", "sin", "cos", "tan", "asin",
     "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "abs", "max", "min", "clamp", "sort", "reduce_max",
@@ -167,7 +162,7 @@ class _Analysis:
         name, programs = eqn.primitive.name, inner(eqn)
         label = f"{name}({eqn.params['name']})" if isinstance(eqn.params.get("name"), str) else name
         within = (*calls, label)
-        if eqn.params.get("name") in NONE:
+        if eqn.params.get("name") in NO_RELUS:
             depends = any(fact.depends for fact in inputs)
             self.untouched[eqn.params["name"]] += depends
             return [Fact(depends) for _ in eqn.outvars]
