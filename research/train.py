@@ -246,7 +246,8 @@ def train(config: Config, out: Path, resume: bool, progress: bool = True) -> Sta
                 state, measured = step(state, done - 1, *trainer.batch(done - 1))
                 since.append((done, measured))
                 end = done % trainer.steps_per_epoch == 0
-                save = done % every == 0 or done == trainer.steps or bool(asked)
+                stop = bool(asked)  # one that comes later is answered by the next step
+                save = done % every == 0 or done == trainer.steps or stop
                 if done % config.log_every == 0 or end or save:
                     loss, accuracy, norm, rate = (float(v) for v in measured)
                     row = dict(
@@ -267,7 +268,7 @@ def train(config: Config, out: Path, resume: bool, progress: bool = True) -> Sta
                 if save:
                     checkpoints.save(done, state)
                 bar.update(task, completed=done)
-                if asked:
+                if stop:
                     raise Stopped(f"stopped by a signal after step {done}, which is saved. Go on with --resume.")
     finally:
         metrics.close()

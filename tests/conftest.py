@@ -1,27 +1,79 @@
-"""Settings of all tests."""
+"""Settings of all tests: the short form, and with NIGHTLY=1 the long one."""
 
+import ctypes
 import os
+import zlib
+from collections import Counter, defaultdict
 
-import pytest
-
-# Two host devices, so that sharding is tested on any machine.
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
+import jaxlib
 import numpy as np
+import pytest
 from hypothesis import settings
 
-settings.register_profile("suite", deadline=None, max_examples=60, derandomize=True, print_blob=True)
+NIGHTLY = bool(os.environ.get("NIGHTLY"))
+
+# Two host devices, so that sharding is tested on any machine. A test is mostly the compilation of its programs: the
+# short form takes what XLA compiles fastest, the long one what a user gets.
+GIVEN = os.environ.get("XLA_FLAGS", "")
+FLAGS = [] if "device_count" in GIVEN else ["--xla_force_host_platform_device_count=2"]
+if not NIGHTLY:
+    FLAGS += ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
+    if jaxlib.__version__.startswith("0.10."):  # later ones have no other emitters
+        FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+os.environ["XLA_FLAGS"] = " ".join([GIVEN, *FLAGS])  # read when the first device is made
+
+settings.register_profile("short", deadline=None, max_examples=15, derandomize=True, print_blob=True)
+settings.register_profile("nightly", deadline=None, max_examples=650, derandomize=True, print_blob=True)
 settings.register_profile("soak", deadline=None, max_examples=5000)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "nightly" if NIGHTLY else "short"))
 
 
-@pytest.fixture(autouse=True, scope="module")
+def pytest_collection_modifyitems(config, items):
+    """The short form: no test marked `nightly`, and of one marked `covering` a covering array of its cases."""
+    if NIGHTLY:
+        return
+    functions = defaultdict(list)
+    for item in items:
+        functions[item.nodeid.partition("[")[0]].append(item)
+    kept, left = [], []
+    for cases in functions.values():
+        marker = cases[0].get_closest_marker("covering")
+        few = covering(cases, **marker.kwargs) if marker else set(cases)
+        for item in cases:
+            (kept if item in few and not item.get_closest_marker("nightly") else left).append(item)
+    config.hook.pytest_deselected(items=left)
+    items[:] = kept
+
+
+def covering(cases: list, times: int = 1, every: int = 0) -> set:
+    """Cases in which each value of each argument occurs so many times, in an order that mixes them; or every n-th."""
+    if every:
+        return set(cases[::every])
+    met, few = Counter(), set()
+    for case in sorted(cases, key=lambda case: zlib.crc32(case.name.encode())):
+        values = [(name, id(value)) for name, value in case.callspec.params.items()]
+        if any(met[value] < times for value in values):
+            met.update(values)
+            few.add(case)
+    return few
+
+
+FULL = 3 << 29  # bytes of memory at which compiled programs are dropped
+
+
+@pytest.fixture(autouse=True)
 def forgetful():
-    """A module's compiled programs are dropped with it: thousands of them would fill the memory."""
+    """Thousands of compiled programs would fill the memory; what the allocator keeps of them, too."""
     yield
-    jax.clear_caches()
+    if os.path.exists("/proc/self/statm"):
+        with open("/proc/self/statm") as pages:
+            full = int(pages.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") > FULL
+        if full:
+            jax.clear_caches()
+            getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
 
 
 @pytest.fixture

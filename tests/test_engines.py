@@ -21,6 +21,7 @@ def test_the_table_is_long_enough():
     assert len(PROBLEMS) >= 120
 
 
+@pytest.mark.covering(times=2)
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=lambda e: e.name)
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_every_problem_and_pass(name, engine):
@@ -57,6 +58,7 @@ def test_every_refusal_of_the_table_has_its_reason():
                 assert any(text in no and true for text, true in reasons.items()), no
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_eight_bit_floating_types(engine, dtype):
@@ -104,6 +106,7 @@ def test_a_problem_can_be_pasted_back(problem):
     assert eval(repr(problem), {"Problem": Problem, "Axis": Axis, "Triple": Triple}) == problem
 
 
+@pytest.mark.covering(every=3)
 @pytest.mark.parametrize("seed", range(12))
 def test_random_engines_per_pass(seed):
     """Which engine runs in which pass changes no result beyond the engines' bounds."""
@@ -130,6 +133,7 @@ def test_random_engines_per_pass(seed):
     check(problem.kernel_pass, ENGINES[wishes.kernel], ddw, x, dy)
 
 
+@pytest.mark.covering(times=2)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=lambda e: e.name)
 @pytest.mark.parametrize("name", ["layer", "input", "kernel", "depthwise kernel", "strided kernel"])

@@ -117,6 +117,7 @@ GRID = {f"{theirs.__name__}: {name}": (ours, theirs, *row)
         for name, row in rows.items()}  # fmt: skip
 
 
+@pytest.mark.covering(every=2)
 @pytest.mark.parametrize("name", GRID)
 def test_parity_with_flax(name, rng):
     ours, theirs, shape, out, size, arguments = GRID[name]
@@ -180,6 +181,7 @@ def test_the_metadata_of_parameters():
 PADDINGS = ("SAME", "VALID", "CAUSAL", "CIRCULAR", "REFLECT", ((2, 1),), *BOUNDARIES)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("padding", PADDINGS, ids=str)
 @pytest.mark.parametrize("correlate", FLIPPED)
 def test_a_convolution_is_a_correlation_with_the_flipped_kernel(correlate, padding, rng):

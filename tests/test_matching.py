@@ -70,6 +70,7 @@ PROBES = {
 }
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("pad_input", [False, True])
 @pytest.mark.parametrize("probe", PROBES)
 def test_parity_with_scikit_image(probe, pad_input):
@@ -86,6 +87,7 @@ def test_parity_with_scikit_image(probe, pad_input):
     assert place.tolist() == [i + centre[0], j + centre[1]]
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("measure", MEASURES)
 def test_parity_with_opencv(measure, masked):
@@ -169,6 +171,7 @@ def test_batches_of_images_and_of_probes(rng):
         np.testing.assert_allclose(mapped, by_probe, rtol=0, atol=1e-12)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("masked", [False, True])
 def test_gradients_to_second_order(measure, masked, rng):
@@ -214,6 +217,7 @@ def test_the_score_of_a_match_has_a_gradient(rng):
     np.testing.assert_array_equal(gradient, expected)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("normalization", ["phase", None])
 @pytest.mark.parametrize("factor", [1, 4, 10, 100])
 def test_shifts_are_scikit_images(factor, normalization):
@@ -234,6 +238,7 @@ def test_shifts_are_scikit_images(factor, normalization):
         )  # the real part of an even length's highest frequency moves it a little
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("normalization", ["phase", None])
 @pytest.mark.parametrize("factor", [1, 10, np.inf])
 def test_the_shifts_derivative_is_one(factor, normalization):
@@ -364,6 +369,7 @@ def test_the_overlaps_coefficient_has_no_scale(scale, rng):
     np.testing.assert_allclose(autocorrelation(x * np.float32(scale)), autocorrelation(x), rtol=0, atol=1e-4)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("method", ["shifts", "fft"])
 @pytest.mark.parametrize("offset", [0.0, 1e5])
 @pytest.mark.parametrize("measure", ["ccoeff_normed", "sqdiff", "ccorr_normed", "sqdiff_normed"])

@@ -1,13 +1,11 @@
 """The training program: it ends the same whatever stops it, and says what goes wrong."""
 
 import json
-import random
 import shutil
 import signal
 import struct
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,38 +28,64 @@ pytestmark = pytest.mark.research
 SMALL = Config(width=4, epochs=2, batch=128, method="direct", save_every=3, log_every=4)
 
 
-def command(out: Path, *more: str) -> list[str]:
-    options = ["--width", "4", "--epochs", "3", "--batch", "128", "--method", "direct", "--save-every", "3"]
-    return [sys.executable, "-m", "research.train", "--out", str(out), "--no-progress", *options, *more]
+# What a run does to its folder: the event of Python's audit hooks, and the path that it names.
+POINTS = {
+    "the temporary folder of a checkpoint is begun": ("os.mkdir", r"checkpoints/\d+\.orbax-checkpoint-tmp"),
+    "its list of contents is written": ("open", r"checkpoints/\d+\.orbax-checkpoint-tmp/_CHECKPOINT_METADATA"),
+    "its data are synced": ("open", r"checkpoints/.*/default\.orbax-checkpoint-tmp/commit_success\.txt"),
+    "it is renamed": ("os.rename", r"checkpoints/\d+\.orbax-checkpoint-tmp"),
+    "a row of metrics is appended": ("open", r"metrics\.csv"),
+}
+# A run that sends itself a signal at the second of such events: before it, or after it at the next in the folder.
+SIGNALLED = """
+import os, re, runpy, sys
+number, event, path, when, *sys.argv[1:] = sys.argv[1:]
+folder, left = sys.argv[sys.argv.index("--out") + 1] + "/", 2
+def hook(name, args):
+    global left
+    if name == "open":
+        if not isinstance(args[0], str) or not isinstance(args[2], int) or not args[2] & (os.O_WRONLY | os.O_RDWR):
+            return
+    elif name not in ("os.mkdir", "os.rename", "os.remove", "os.rmdir"):
+        return
+    where = os.fspath(args[0])
+    if not where.startswith(folder):
+        return
+    met = name == event and re.fullmatch(path, where[len(folder):]) is not None
+    left -= met or left == 0
+    if left == (0 if when == "before" else -1):
+        os.kill(os.getpid(), int(number))
+        left = -2
+sys.addaudithook(hook)
+runpy.run_module("research.train", run_name="__main__", alter_sys=True)
+"""
+ALONE = [[(point, when)] for point in POINTS for when in ("before", "after")]
+IN_TURN = [("it is renamed", "before"), ("a row of metrics is appended", "after")]
 
 
-def test_a_run_that_is_killed_again_and_again_ends_as_one_that_is_not(tmp_path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run(command(whole), cwd=ROOT, check=True, capture_output=True)
-    rng, kills = random.Random(0), 0
-    while True:
-        process = subprocess.Popen(
-            command(broken, *(["--resume"] if broken.exists() else [])),
-            cwd=ROOT,
-            stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        before = set((broken / "checkpoints").glob("*"))
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline and kills < 3:
-            # From the first change among the checkpoints on (also one that is half written), at a random moment.
-            if set((broken / "checkpoints").glob("*")) - before:
-                time.sleep(rng.choice([0, 0.01, 0.1]))
-                process.send_signal(signal.SIGKILL)
-                kills += 1
-                break
-            time.sleep(0.001)
-        _, errors = process.communicate(timeout=120)
-        if process.returncode != -signal.SIGKILL:
-            assert process.returncode == 0, errors.decode()
-            break
-    assert kills == 3
-    assert b"resumed after step" in errors
+def command(out: Path, *python: str, resume: bool = False) -> subprocess.CompletedProcess:
+    """SMALL, as a person runs it."""
+    options = {name: getattr(SMALL, name) for name in ("width", "epochs", "batch", "method", "save_every", "log_every")}
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    return subprocess.run(
+        [sys.executable, *python, "--out", str(out), "--no-progress", *options, *["--resume"] * resume],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "kills", [IN_TURN, *(pytest.param(one, marks=pytest.mark.nightly) for one in ALONE)],
+    ids=lambda kills: "; ".join(f"{when} {point}" for point, when in kills),
+)  # fmt: skip
+def test_a_run_that_is_killed_ends_as_one_that_is_not(kills, run, tmp_path):
+    whole, broken = run[0], tmp_path / "broken"
+    for point, when in kills:
+        python = ["-c", SIGNALLED, str(int(signal.SIGKILL)), *POINTS[point], when]
+        done = command(broken, *python, resume=broken.exists())
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    done = command(broken, "-m", "research.train", resume=True)
+    assert done.returncode == 0, done.stderr
+    assert "resumed after step" in done.stderr
     for name in ("model.safetensors", "metrics.csv", "config.json"):
         assert (broken / name).read_bytes() == (whole / name).read_bytes(), name
     assert not list(broken.rglob("*.part"))
@@ -314,15 +338,10 @@ def test_the_report_of_plain_layers_names_no_engine(tmp_path):
 
 
 def test_a_signal_is_answered_with_a_checkpoint(tmp_path):
-    process = subprocess.Popen(command(tmp_path, "--epochs", "500"), cwd=ROOT, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "checkpoints").glob("*")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert b"which is saved. Go on with --resume" in b" ".join(errors.split())
-    last = int(errors.split(b"after step")[1].split()[0].rstrip(b","))
+    done = command(tmp_path, "-c", SIGNALLED, str(int(signal.SIGTERM)), *POINTS["it is renamed"], "after")
+    assert done.returncode == 1
+    assert "which is saved. Go on with --resume" in " ".join(done.stderr.split())
+    last = int(done.stderr.split("after step")[1].split()[0].rstrip(","))
     assert last in Checkpoints(tmp_path / "checkpoints").steps
 
 
