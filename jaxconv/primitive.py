@@ -18,6 +18,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes, get_abstract_mesh, reshard
 
 from jaxconv.engines.base import merged, varying
+from jaxconv.literal import kept_local
 from jaxconv.planner import Wishes, check, choose
 from jaxconv.problem import Problem
 
@@ -70,7 +71,8 @@ def _output_sharding(problem: Problem, x, w) -> PartitionSpec:
 def _execute(x, w, *, problem: Problem, wishes: Wishes, platform: str):
     if problem.is_empty:
         return jnp.zeros(problem.y_shape, problem.dtypes.y)
-    return choose(problem, wishes, platform).run(problem, x, w, wishes.precision)
+    run = partial(choose(problem, wishes, platform).run, problem, precision=wishes.precision)
+    return kept_local(problem, run, x, w, wishes.precision) if wishes.accuracy == "elementwise" else run(x, w)
 
 
 _compiled = jax.jit(

@@ -105,12 +105,23 @@ class Axis:
     @property
     def reach(self) -> tuple[int, int]:
         """(low, high): how many positions outside the input the outputs ask for."""
+        low, high = self._overhang
+        return max(0, low), max(0, high)
+
+    @property
+    def met(self) -> "tuple[Axis, int, int]":
+        """(axis, start, stop): from where to where the outputs ask for the input, and the axis for that part alone."""
+        low, high = (min(self.I, max(0, -end)) for end in self._overhang)
+        return self.extended(-low, -high), low, self.I - high
+
+    @property
+    def _overhang(self) -> tuple[int, int]:
+        """How far the outputs ask beyond each end of the input; below 0, how much there they never ask for."""
         if not (self.K and self.O):
             return 0, 0
         ends = [s + d - self.p for s in (0, self.S * (self.O - 1)) for d in (0, self.D * (self.K - 1))]
-        wanted = sorted((min(ends), max(ends)))
-        low, high = -(-wanted[0] // self.L), wanted[1] // self.L  # ceil and floor, for L > 0
-        return max(0, -low), max(0, high - (self.I - 1))
+        low, high = -(-min(ends) // self.L), max(ends) // self.L  # ceil and floor, for L > 0
+        return -low, high - (self.I - 1)
 
     def meetings(self) -> Iterator[tuple[int, int, int]]:
         """Every (i, k, o) of the relation, by o, then k."""

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from jaxconv.engines import ENGINES
 from jaxconv.engines.fft import fast_length
-from jaxconv.padding import mode_axes
+from jaxconv.padding import lax_axes, mode_axes
 from jaxconv.planner import Wishes
 from jaxconv.primitive import contract
 from jaxconv.problem import Axis, Problem, Triple
 from jaxconv.reference import reference
-from tests.problems import NHWC, PASSES, PROBLEMS, check, operands, x64
+from tests.problems import DTYPES, NHWC, PASSES, PROBLEMS, check, operands, x64
 
 
 def test_the_table_is_long_enough():
@@ -99,6 +99,47 @@ def test_drawn_problems(problem, name, seed):
         return
     x, w = operands(problem, seed)
     check(problem, engine, contract(problem, x, w, Wishes(forward=name)), x, w)
+
+
+def test_padding_that_cancels():
+    """What one end crops the other pads: XLA's own convolution on CPU, of few channels, read outside x there."""
+    crops = [([8, 8], [(-1, 1), (0, 0)]), ([8, 8], [(0, 0), (-2, 2)]), ([16], [(-2, 2)]), ([16], [(2, -2)])]
+    layers = [
+        Problem(lax_axes("test", extents, [5] * len(pads), [1] * len(pads), pads), n=2, c=8, m=8)
+        for extents, pads in crops
+    ]
+    problems = [of(layer) for of in PASSES.values() for layer in layers]
+    for wishes in (Wishes("direct"), Wishes("direct", accuracy="elementwise")):
+        _check_together(problems, wishes, range(3))
+
+
+def _check_together(problems, wishes, seeds):
+    """All in one program: compiling takes the time."""
+    run = jax.jit(lambda pairs: [contract(p, x, w, wishes) for p, (x, w) in zip(problems, pairs, strict=True)])
+    for seed in seeds:
+        pairs = [operands(problem, seed) for problem in problems]
+        for problem, (x, w), y in zip(problems, pairs, run(pairs), strict=True):
+            check(problem, ENGINES[wishes.forward], y, x, w)
+
+
+def _far(rng: np.random.Generator) -> Problem:
+    """Pads of either sign that may be larger than input and kernel, with strides and dilations, in any dtype."""
+    axes = tuple(
+        Axis(*map(int, rng.integers(1, 8, 3)), *map(int, rng.integers(1, 4, 2)), int(rng.choice([-3, -2, -1, 1, 2, 3])),
+             p=int(rng.integers(-12, 13)))
+        for _ in range(rng.integers(1, 3))
+    )  # fmt: skip
+    dtype = str(rng.choice(DTYPES))
+    return Problem(axes, *map(int, rng.integers(1, 3, 4)), dtypes=Triple(dtype, dtype, dtype))
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in range(1, 30))])
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=lambda e: e.name)
+def test_pads_of_every_sign(engine, seed):
+    rng = np.random.default_rng(seed)
+    problems = [of(_far(rng)) for of in [*PASSES.values()] * 7]
+    with jax.enable_x64(True):
+        _check_together([p for p in problems if not engine.refusal(p, "cpu")], Wishes(engine.name), [seed])
 
 
 @given(problems)

@@ -86,6 +86,18 @@ def test_extended_and_reach(axis, low, high):
     assert {(i + 2, k, o) for i, k, o in full} == more
 
 
+@given(axes)
+def test_met(axis):
+    """No meeting is lost, and what is left needs no crop: on an oriented axis no padding is negative."""
+    axis, _, _ = axis.oriented(+1)
+    part, start, stop = axis.met
+    assert 0 <= start <= stop <= axis.I
+    assert {(i + start, k, o) for i, k, o in literal(part)} == literal(axis)
+    if part.I and part.K and part.O:
+        assert part.p >= 0
+        assert part.S * (part.O - 1) + part.D * (part.K - 1) - part.p - part.L * (part.I - 1) >= 0
+
+
 def test_the_reach_is_no_longer_than_needed():
     assert Axis(I=3, K=1, O=1, L=2, p=1).reach == (0, 0)  # asks for position -1/2, which there is not
     assert Axis(I=3, K=1, O=1, L=2, p=2).reach == (1, 0)

@@ -145,7 +145,7 @@ def multiply(x: Array, lx: str, w: Array, lw: str, ly: str, precision=None) -> A
     for letter, size in zip(lw, w.shape, strict=True):
         sizes[letter] = max(size, sizes.get(letter, 1)) if size else 0
     if all(sizes[letter] == 1 for letter in lx + lw if letter not in ly):
-        return _spread(x, lx, ly) * _spread(w, lw, ly)
+        return spread(x, lx, ly) * spread(w, lw, ly)
     x, lx = _squeezed(x, lx)
     w, lw = _squeezed(w, lw)
     for a, b in itertools.pairwise(lx):
@@ -169,7 +169,7 @@ def _squeezed(array: Array, layout: str) -> tuple[Array, str]:
     return array.reshape([size for size in array.shape if size != 1]), kept
 
 
-def _spread(array: Array, layout: str, target: str) -> Array:
+def spread(array: Array, layout: str, target: str) -> Array:
     """`array` in the order of `target`: letters that it lacks get length 1, lengths 1 that target lacks go."""
     array = jnp.squeeze(array, [d for d, letter in enumerate(layout) if letter not in target])
     layout = "".join(letter for letter in layout if letter in target)

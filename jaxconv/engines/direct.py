@@ -5,10 +5,12 @@ XLA's convolution is a correlation with L, S, D > 0,
     y[o] = sum over k of v[S*o + D*k] * w[k],   v = x with L-1 zeros between, p before,
 
 so the relation is oriented first: a negative D flips the kernel, a negative S the
-output. p may be negative, which crops. Since every pass is a layer of its own, each
-runs as a plain feature-grouped convolution, and no pass needs batch groups.
+output. Inputs that no output asks for are left away, so that p is never negative. Since
+every pass is a layer of its own, each runs as a plain feature-grouped convolution, and no
+pass needs batch groups.
 """
 
+from dataclasses import replace
 from math import prod
 
 import jax.numpy as jnp
@@ -24,6 +26,7 @@ from jaxconv.engines.base import (
     itemsize,
     oriented,
     summation_error,
+    zeros,
 )
 from jaxconv.problem import Problem
 
@@ -63,6 +66,9 @@ def memory(problem: Problem) -> float:
 
 def run(problem: Problem, x: Array, w: Array, precision=None) -> Array:
     problem, w, finish = oriented(problem, w, +1)
+    problem, x = _met(problem, x)
+    if problem.is_empty:
+        return zeros(problem.y_shape, x).astype(problem.dtypes.y)
     x, lx = _merge(problem, x, problem.layouts.x, "g", "c")
     w, lw = _merge(problem, w, problem.layouts.w, "g", "m")
     ly = _merged_layout(problem, problem.layouts.y, "g", "m")
@@ -94,6 +100,17 @@ def run(problem: Problem, x: Array, w: Array, precision=None) -> Array:
     )
     y = lax.transpose(y, [last.index(letter) for letter in ly])
     return finish(_split(problem, y, ly)).astype(problem.dtypes.y)
+
+
+# With a negative padding, XLA on CPU may read outside x (openxla/xla issue 48713).
+def _met(problem: Problem, x: Array) -> tuple[Problem, Array]:
+    """The oriented Problem for those inputs alone that the outputs ask for, and these."""
+    axes = []
+    for letter, whole in zip(problem.spatial, problem.axes, strict=True):
+        axis, start, stop = whole.met
+        axes.append(axis)
+        x = lax.slice_in_dim(x, start, stop, axis=problem.layouts.x.index(letter))
+    return replace(problem, axes=tuple(axes)), x
 
 
 def _high(axis) -> int:

@@ -67,8 +67,8 @@ def convolve(
     origin : int or one int per axis
         In mode 'same', moves the centre inside the kernel.
     accuracy : 'normwise' | 'elementwise'
-        'elementwise' admits only engines whose error is bounded element by element and that keep
-        a NaN of in1 local: no FFT.
+        'elementwise' admits only engines whose error is bounded element by element: no FFT. A NaN or
+        an infinity of in1 or in2 is then in those sums alone that it is a term of, as it is in NumPy.
     precision, preferred_element_type
         As in `jax.lax.conv_general_dilated`.
 
