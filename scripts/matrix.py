@@ -82,9 +82,13 @@ def environment(row: Row) -> dict[str, str] | None:
     return found
 
 
+def log_of(row: Row, name: str) -> Path:
+    return LOGS / f"{re.sub('[^a-z0-9]+', '-', row.name.lower())}-{name}.log"
+
+
 def run(row: Row, name: str, command: list[str], variables: dict[str, str]) -> tuple[str, bool]:
     """(what it came to and how long it took, whether it is well)."""
-    path, start = LOGS / f"{re.sub('[^a-z0-9]+', '-', row.name.lower())}-{name}.log", time.monotonic()
+    path, start = log_of(row, name), time.monotonic()
     with path.open("w") as log:
         done = subprocess.run([*row.before, *command], cwd=ROOT, env=variables, stdout=log, stderr=subprocess.STDOUT)
     counts = re.findall(r"\d+ (?:passed|failed|errors?)", path.read_text().splitlines()[-1])
@@ -118,7 +122,9 @@ def main(
             words, well = run(chosen, name, command, variables)
             console.print(f"{chosen.name}: {name}: {words}")
             cells.append(words)
-            failed += [] if well else [f"{chosen.name} ({name})"]
+            if not well:
+                failed.append(f"{chosen.name} ({name})")
+                console.print(log_of(chosen, name).read_text()[-4000:], markup=False)
         table.append((chosen.name, *cells))
     if not row and not quick and demo:
         write(table)
