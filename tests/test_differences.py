@@ -51,6 +51,8 @@ FEW, MORE = np.ones((1, 5)), np.ones((3, 3))
 NONE, COLUMN = np.zeros((0, 2)), np.ones((3, 1))
 FLOAT32 = np.array([2**24, 1, 1], np.float32)
 UNSIGNED = np.array([[5, 3, 1]], np.uint64)
+HUGE, PARTS = np.array([2**30], np.int32), np.array([2.1, 2.8, 1.9, 1.1, 0.3, 1.7])
+TENS, TENTHS = np.array([27, 19, 17, 15, 2, 4]), np.array([13, 7, 10, 7, 13]) / 10
 
 
 def arrays_and_types():
@@ -168,10 +170,18 @@ CLAIMS = {
         same(ndimage.prewitt(UNSIGNED), np.array([[-6, -12, -6]]).astype(np.uint64))
         and not same(scipy.ndimage.prewitt(UNSIGNED), ndimage.prewitt(UNSIGNED))
     ),
-    "Sums of integers are made": lambda: all(
-        same(getattr(scipy.ndimage, name)(np.full(4, 2**62), 4), np.full(4, 2**62))
-        and same(getattr(ndimage, name)(np.full(4, 2**62), 4), np.zeros(4))
-        for name in ("uniform_filter", "uniform_filter1d")
+    "wrap around": lambda: (
+        same(ndimage.correlate(HUGE, [4.0]), [0])
+        and same(ndimage.correlate(HUGE, [4]), [0])
+        and not same(scipy.ndimage.correlate(HUGE, [4]), [0])
+    ),
+    "Weights that are traced": lambda: (
+        same(ndimage.correlate1d(TENS, TENTHS)[:2], [106, 104])
+        and same(jax.jit(ndimage.correlate1d)(TENS, TENTHS)[:2], [105, 104])
+    ),
+    "summed anew": lambda: (
+        same(scipy.ndimage.uniform_filter1d(PARTS, 2, output=int, mode="wrap"), [1, 2, 2, 1, 0, 0])
+        and same(ndimage.uniform_filter1d(PARTS, 2, output=int, mode="wrap"), [1, 2, 2, 1, 0, 1])
     ),
     "The function that is passed": lambda: (
         same(ndimage.generic_laplace(np.ones(3), lambda x, axis, output, mode, cval: jnp.full(3, 2.0)), np.full(3, 2))

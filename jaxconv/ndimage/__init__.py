@@ -5,6 +5,10 @@ its border. Signatures are SciPy's, without arrays for `output`; on top come the
 `accuracy` and `precision` of `jaxconv.convolve`. Everything is differentiable to any order in the image,
 the weights and cval (and in sigma, where a radius is given): the derivative of an extension is a
 fold, by slices and sums.
+
+Results of integer types are SciPy's, to the last bit: sums in float64, whatever `jax_enable_x64` says, and in SciPy's
+order, made integers after every pass, toward zero and modulo 2**bits (booleans are bytes, true unless 0); where image,
+weights and cval are integers too, the sums are exact, modulo 2**bits.
 """
 
 from jaxconv.ndimage.derivatives import (

@@ -13,6 +13,8 @@ from jax import Array
 
 from jaxconv.along import contract_along, known_terms
 from jaxconv.arguments import ArgumentError, as_array, axis_indices, described, frozen, is_integer
+from jaxconv.ndimage import integers
+from jaxconv.ndimage.integers import cast, divided, stored
 from jaxconv.padding import BOUNDARIES, extend
 from jaxconv.planner import Accuracy, Method, Precision, Wishes, parse_wishes
 from jaxconv.problem import Axis, Triple
@@ -39,9 +41,13 @@ class _Filter(NamedTuple):
     dtype: str
     wishes: Wishes
     forced: bool = False  # method='separable'
+    size: int | None = None
 
 
-def filtered1d(call: str, flip: bool, input, weights, axis, output, mode, cval, origin, how: How) -> Array:
+def filtered1d(
+    call: str, flip: bool, input, weights, axis, output, mode, cval, origin, how: How, size: int | None = None
+) -> Array:
+    """The sums along one axis; divided by `size`, if there is one: then the weights are ones."""
     if not is_integer(axis) or not is_integer(origin):
         raise TypeError(
             f"`{call}` got axis={axis!r} and origin={origin!r}: both must be integers. Pass the axis' position and, to "
@@ -52,10 +58,12 @@ def filtered1d(call: str, flip: bool, input, weights, axis, output, mode, cval, 
             f"`{call}` got weights of shape {np.shape(weights)}: no filter weights given along one axis. "
             "Pass a one-dimensional array with at least one entry."
         )
-    return filtered(call, flip, input, weights, axis, output, mode, cval, origin, how)
+    return filtered(call, flip, input, weights, axis, output, mode, cval, origin, how, True, size)
 
 
-def filtered(call: str, flip: bool, input, weights, axes, output, mode, cval, origin, how: How) -> Array:
+def filtered(
+    call: str, flip: bool, input, weights, axes, output, mode, cval, origin, how: How, line=False, size=None
+) -> Array:
     image, dtype = image_of(call, input, output)
     weights, cval = as_array(call, "weights", weights), as_array(call, "cval", cval)
     given = axes_of(call, axes, image.ndim)
@@ -84,13 +92,23 @@ def filtered(call: str, flip: bool, input, weights, axes, output, mode, cval, or
                 f"{-(m // 2)} <= origin <= {(m - 1) // 2}. Pass one inside the weights."
             )
         centres.append(centre)
-    weights, dtype = _typed(call, image, weights, cval, dtype, output is not None)
-    weights = weights if flip else weights.conj()
+    summed, dtype = _types(call, image, weights, cval, dtype, output is not None, size is not None)
     forced = how.get("method") == "separable"
     wishes = _wishes(call, how | {"method": "auto"} if forced else how)
+    cval = None if _is_zero(cval) or BOUNDARIES[mode] != "constant" else cval
+    if summed is None:
+        if forced or wishes.forward != "auto":
+            raise ValueError(
+                f"`{call}` got method={how.get('method')!r} for a result of {dtype}: integers are summed in SciPy's "
+                "order, which is a method of its own. Leave it out, or pass a floating `output`."
+            )
+        y = integers.summed(call, flip, image, weights, cval, along, centres, mode, line, size, stored(dtype))
+        return cast(y, dtype)
+    weights = (weights if isinstance(weights, np.ndarray) else jnp.asarray(weights)).astype(summed)
+    weights = weights if flip else weights.conj()
     terms = known_terms(call, image, weights, wishes, forced)
-    static = _Filter(call, flip, along, mode, tuple(centres), dtype.name, wishes, forced)
-    return _apply(image, weights, terms, None if _is_zero(cval) else cval, static)
+    static = _Filter(call, flip, along, mode, tuple(centres), dtype.name, wishes, forced, size)
+    return _apply(image, weights, terms, cval, static)
 
 
 # In correlation i = o + k - centre, in convolution i = o - k + centre.
@@ -107,7 +125,7 @@ def _apply(image: Array, weights: Array, terms, cval: Array | None, static: _Fil
     w = jnp.expand_dims(weights, others)
     types = Triple(summed.name, summed.name, summed.name)
     y = contract_along(static.call, x, w, axes, types, static.wishes, terms, static.forced)
-    return cast(y, jnp.dtype(static.dtype))
+    return cast(y if static.size is None else divided(y, static.size), jnp.dtype(static.dtype))
 
 
 def image_of(call: str, input, output) -> tuple[Array, np.dtype]:
@@ -130,10 +148,12 @@ def image_of(call: str, input, output) -> tuple[Array, np.dtype]:
     return image, complex_of(call, dtype, True) if jnp.iscomplexobj(image) else dtype
 
 
-# Sums of integers are made in the output's type, where all takes part in them is integer: modulo
-# 2**bits that is what SciPy's conversion leaves. All else is summed in a floating type.
-def _typed(call: str, image: Array, weights, cval, dtype: np.dtype, given: bool) -> tuple[Any, np.dtype]:
-    """The weights in the type of the sums, and the dtype of the result."""
+# Where all that takes part in a sum is integer it is made in the result's type: modulo 2**bits that is what SciPy's
+# conversion leaves.
+def _types(
+    call: str, image: Array, weights, cval, dtype: np.dtype, given: bool, mean: bool
+) -> tuple[np.dtype | None, np.dtype]:
+    """The dtype of the sums, None if they are SciPy's (`integers.summed`), and the dtype of the result."""
     is_complex = jnp.iscomplexobj(image) or jnp.iscomplexobj(weights)
     if jnp.iscomplexobj(cval) and not jnp.iscomplexobj(image):
         raise ValueError(
@@ -144,19 +164,13 @@ def _typed(call: str, image: Array, weights, cval, dtype: np.dtype, given: bool)
         raise ValueError(f"`{call}` got cval of shape {np.shape(cval)}: it must be one number. Pass a scalar.")
     if is_complex:
         dtype = complex_of(call, dtype, given)
-    whole = [jnp.result_type(a) for a in (image, weights)] + [dtype]
-    if not any(jnp.issubdtype(t, jnp.inexact) for t in whole) and is_whole(cval):
-        summed = jnp.dtype(jnp.int32) if dtype == np.bool_ else dtype
-    else:
-        # Integers are summed in the widest floating type, floating images in their own; no narrower than the result.
-        summed = image.dtype if jnp.issubdtype(image.dtype, jnp.inexact) else jnp.result_type(float)
-        if jnp.issubdtype(dtype, jnp.inexact):
-            summed = jnp.promote_types(summed, dtype)
-        if is_complex:
-            summed = jnp.promote_types(summed, jnp.complex64)
-    if isinstance(weights, np.ndarray) and not jnp.issubdtype(summed, jnp.complexfloating):
-        return weights.real.astype(summed), dtype
-    return (weights if isinstance(weights, np.ndarray) else jnp.asarray(weights)).astype(summed), dtype
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        fractional = any(jnp.issubdtype(jnp.result_type(a), jnp.inexact) for a in (image, weights))
+        return (None if mean or fractional or not _is_whole(cval) else stored(dtype)), dtype
+    # Integers are summed in the widest floating type, floating images in their own; no narrower than the result.
+    own = image.dtype if jnp.issubdtype(image.dtype, jnp.inexact) else jnp.result_type(float)
+    least = jnp.complex64 if is_complex else jnp.float32 if mean else dtype
+    return jnp.promote_types(jnp.promote_types(own, dtype), least), dtype
 
 
 def complex_of(call: str, dtype: np.dtype, given: bool) -> np.dtype:
@@ -174,19 +188,10 @@ def _is_zero(cval) -> bool:
     return not isinstance(cval, jax.Array) and bool(np.all(np.asarray(cval) == 0))
 
 
-def is_whole(cval) -> bool:
+def _is_whole(cval) -> bool:
     if isinstance(cval, jax.Array):
         return not jnp.issubdtype(cval.dtype, jnp.inexact)
     return bool(np.all(np.asarray(cval) == np.floor(np.real(cval))))
-
-
-def cast(y: Array, dtype: np.dtype) -> Array:
-    """y in a dtype, by NumPy's rules: toward zero and modulo 2**bits (XLA would saturate)."""
-    whole = jnp.issubdtype(dtype, np.integer) or dtype == np.bool_
-    if whole and jnp.issubdtype(y.dtype, jnp.inexact):
-        signed = y.astype(jnp.result_type(int))
-        y = jnp.where(y > 0, y.astype(dtype), signed.astype(dtype)) if dtype == np.uint32 else signed
-    return y != 0 if dtype == np.bool_ else y.astype(dtype)
 
 
 def _wishes(call: str, how: How) -> Wishes:

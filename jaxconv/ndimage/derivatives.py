@@ -3,12 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Unpack
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxconv.ndimage.base import How, Mode, axes_of, by_axis, cast, each, filtered1d, image_of
+from jaxconv.ndimage.base import How, Mode, axes_of, by_axis, each, filtered1d, image_of
+from jaxconv.ndimage.integers import cast, stored
 from jaxconv.ndimage.smoothing import gaussian_filter
 
 
@@ -91,7 +93,7 @@ def generic_laplace(
     Source: scipy.ndimage.generic_laplace.
     """
     call = "jaxconv.ndimage.generic_laplace"
-    return _over_axes(call, derivative2, input, output, mode, cval, extra_arguments, extra_keywords, axes)[0]
+    return _over_axes(call, derivative2, input, output, mode, cval, extra_arguments, extra_keywords, axes)
 
 
 def laplace(
@@ -119,7 +121,7 @@ def laplace(
         return filtered1d(call, False, input, np.array([1, -2, 1]), axis, output, mode, cval, 0, how)
 
     call = "jaxconv.ndimage.laplace"
-    return _over_axes(call, second, input, output, mode, cval, (), None, axes)[0]
+    return _over_axes(call, second, input, output, mode, cval, (), None, axes)
 
 
 def gaussian_laplace(
@@ -144,7 +146,7 @@ def gaussian_laplace(
     Source: scipy.ndimage.gaussian_laplace; Marr and Hildreth, Theory of edge detection (1980).
     """
     call = "jaxconv.ndimage.gaussian_laplace"
-    return _gaussian_over_axes(call, 2, input, sigma, axes, output, mode, cval, axes, kwargs)[0]
+    return _gaussian_over_axes(call, 2, input, sigma, axes, output, mode, cval, axes, kwargs)
 
 
 def generic_gradient_magnitude(
@@ -169,8 +171,7 @@ def generic_gradient_magnitude(
     Source: scipy.ndimage.generic_gradient_magnitude.
     """
     call = "jaxconv.ndimage.generic_gradient_magnitude"
-    total = _over_axes(call, derivative, input, output, mode, cval, extra_arguments, extra_keywords, axes, squared=True)
-    return _root(*total)
+    return _over_axes(call, derivative, input, output, mode, cval, extra_arguments, extra_keywords, axes, length=True)
 
 
 def gaussian_gradient_magnitude(
@@ -194,7 +195,7 @@ def gaussian_gradient_magnitude(
     Source: scipy.ndimage.gaussian_gradient_magnitude.
     """
     call = "jaxconv.ndimage.gaussian_gradient_magnitude"
-    return _root(*_gaussian_over_axes(call, 1, input, sigma, None, output, mode, cval, axes, kwargs, squared=True))
+    return _gaussian_over_axes(call, 1, input, sigma, None, output, mode, cval, axes, kwargs, length=True)
 
 
 def _derivative(call: str, across: Sequence[int], input, axis, output, mode, cval, how: How) -> Array:
@@ -203,29 +204,28 @@ def _derivative(call: str, across: Sequence[int], input, axis, output, mode, cva
     (along,) = axes_of(call, (axis,), image.ndim)
     for d in (along, *(d for d in range(image.ndim) if d != along)):
         weights = np.array([-1, 0, 1] if d == along else across)
-        image = filtered1d(call, False, image, weights, d, dtype, modes[d], cval, 0, how)
-    return image
+        image = filtered1d(call, False, image, weights, d, stored(dtype), modes[d], cval, 0, how)
+    return cast(image, dtype)
 
 
 def _over_axes(
-    call: str, f, input, output, mode, cval, arguments=(), keywords=None, axes=None, squared: bool = False
-) -> tuple[Array, np.dtype]:
-    """(the sum over the axes of what f makes of the image, or of its squares; the output's dtype)."""
+    call: str, f, input, output, mode, cval, arguments=(), keywords=None, axes=None, length: bool = False
+) -> Array:
+    """The sum over the axes of what f makes of the image, or the root of the sum of its squares: a `length`."""
     image, dtype = image_of(call, input, output)
     along = axes_of(call, axes, image.ndim)
     if not along:
-        image = cast(image, dtype)
-        return image * image if squared else image, dtype
+        return cast(image, dtype)
     total = None
     for d, m in zip(along, each(call, "mode", mode, len(along)), strict=True):
         part = jnp.asarray(f(image, d, dtype, m, cval, *arguments, **(keywords or {})))
-        part = part * part if squared else part
+        part = part * part if length else part
         total = part if total is None else total + part
     assert total is not None
-    return total, dtype
+    return _root(total, dtype) if length else total
 
 
-def _gaussian_over_axes(call: str, order: int, input, sigma, smoothed, output, mode, cval, axes, kwargs, squared=False):
+def _gaussian_over_axes(call: str, order: int, input, sigma, smoothed, output, mode, cval, axes, kwargs, length=False):
     """`_over_axes` of the Gaussian derivatives of an order; `sigma` belongs to the axes `smoothed`."""
     rank = np.ndim(input)
     given = axes_of(call, smoothed, rank)
@@ -236,11 +236,14 @@ def _gaussian_over_axes(call: str, order: int, input, sigma, smoothed, output, m
         orders = [order if d == axis else 0 for d in along]
         return gaussian_filter(image, sigmas, orders, output, mode, cval, axes=along, **kwargs)
 
-    return _over_axes(call, derivative, input, output, mode, cval, axes=axes, squared=squared)
+    return _over_axes(call, derivative, input, output, mode, cval, axes=axes, length=length)
 
 
 # The root's slope is infinite at 0, where the length has no derivative: 0 is one of its subgradients.
 def _root(squares: Array, dtype: np.dtype) -> Array:
+    if not jnp.issubdtype(dtype, np.inexact):
+        with jax.enable_x64(True):
+            return cast(jnp.sqrt(jnp.maximum(squares, 0).astype(float)), dtype)
     zero = squares == 0
     safe = jnp.where(zero, 1, squares)
     return cast(jnp.where(zero, 0, jnp.sqrt(safe)), dtype)

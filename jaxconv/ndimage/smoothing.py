@@ -1,9 +1,9 @@
 """Smoothing filters: Gaussians with their derivatives, and means."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Unpack
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -11,16 +11,8 @@ from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
 from jaxconv.arguments import ArgumentError, is_integer
-from jaxconv.ndimage.base import (
-    How,
-    Mode,
-    axes_of,
-    cast,
-    each,
-    filtered1d,
-    image_of,
-    is_whole,
-)  # fmt: skip
+from jaxconv.ndimage.base import How, Mode, axes_of, each, filtered1d, image_of
+from jaxconv.ndimage.integers import cast, stored
 
 NEGLIGIBLE = 1e-15  # a sigma that SciPy takes for none
 
@@ -114,7 +106,7 @@ def gaussian_filter(
         if isinstance(s, int | float | np.number) and 0 <= s <= NEGLIGIBLE:
             continue
         weights = _gaussian(call, s, o, truncate, r)
-        image = filtered1d(call, False, image, weights[::-1], axis, dtype, m, cval, 0, how)
+        image = filtered1d(call, False, image, weights[::-1], axis, stored(dtype), m, cval, 0, how)
     return cast(image, dtype)
 
 
@@ -142,7 +134,8 @@ def uniform_filter1d(
     Returns an Array of the input's shape; raises ValueError for a size below 1, and as `correlate`. Static under
     `jax.jit`: everything but input and cval.
 
-    Differs from SciPy: sums of integers are made in int32, or int64 under `jax_enable_x64`, and wrap around there.
+    Differs from SciPy: as `correlate`; floating images are summed anew for every window, where SciPy carries a running
+    sum, and its rounding, along.
 
     Source: scipy.ndimage.uniform_filter1d.
     """
@@ -186,12 +179,10 @@ def uniform_filter(
     for axis, s, m, o in zip(along, *values, strict=True):
         if is_integer(s) and s <= 1:
             continue
-        image = _mean(call, image, s, axis, dtype, m, cval, o, how)
+        image = _mean(call, image, s, axis, stored(dtype), m, cval, o, how)
     return cast(image, dtype)
 
 
-# f = q(k) exp(-k^2 / 2 sigma^2): f' = (q' - q k / sigma^2) exp(...), so the polynomial q of the next order
-# is q' - k q / sigma^2.
 def _gaussian(call: str, sigma, order, truncate, radius):
     """The Gaussian's weights (or those of its derivative), in NumPy where sigma is known."""
     for name, value in (("order", order), ("radius", 0 if radius is None else radius)):
@@ -225,27 +216,25 @@ def _impulse(radius: int) -> np.ndarray:
     return np.eye(2 * radius + 1)[radius]
 
 
+# f = q(k) exp(-k^2 / 2 sigma^2): f' = (q' - q k / sigma^2) exp(...), so the polynomial q of the next order
+# is q' - k q / sigma^2. (In SciPy's words: the last bit of a weight tells in an integer.)
 def _weights(xp: Any, sigma, order: int, radius: int):
-    k = np.arange(-radius, radius + 1)
+    k, powers = np.arange(-radius, radius + 1), np.arange(order + 1)
     phi = xp.exp(-0.5 / (sigma * sigma) * k**2)
     phi = phi / phi.sum()
-    q = [1.0]
+    dot = np.dot if xp is np else partial(jnp.dot, precision="highest")
+    step = np.diag(powers[1:], 1) + xp.diag(xp.ones(order) / -(sigma * sigma), -1)
+    q = np.eye(order + 1)[0]
     for _ in range(order):
-        slope = [(n + 1) * c for n, c in enumerate(q[1:])] + [0.0, 0.0]
-        q = [a + b for a, b in zip(slope, [0.0, *(-c / (sigma * sigma) for c in q)], strict=True)]
-    return sum(c * k.astype(float) ** n for n, c in enumerate(q)) * phi
+        q = dot(step, q)
+    return dot(k[:, None] ** powers, q) * phi
 
 
 def _mean(call: str, input, size, axis, output, mode, cval, origin, how: How) -> Array:
-    image, dtype = image_of(call, input, output)
     if not is_integer(size) or size < 1:
         raise ArgumentError(
             f"`{call}` got size={size!r}: incorrect filter size; it must be an integer, 1 or more. Pass the number of "
             "neighbours to average."
         )
     # As SciPy: a sum, divided once, so that a constant stays what it is.
-    exact = not any(jnp.issubdtype(t, jnp.inexact) for t in (image.dtype, dtype)) and is_whole(cval)
-    summed = jnp.result_type(int) if exact else jnp.promote_types(image.dtype, jnp.promote_types(dtype, jnp.float32))
-    total = filtered1d(call, False, image, np.ones(size, int), axis, summed, mode, cval, origin, how)
-    size = jnp.asarray(size, total.dtype)
-    return cast(jax.lax.div(total, size) if exact else total / size, dtype)
+    return filtered1d(call, False, input, np.ones(size, int), axis, output, mode, cval, origin, how, size)

@@ -30,8 +30,8 @@ def correlate(
         A NumPy array (or a list) is known when the program is traced, and is taken apart where it is a
         short sum of outer products and that pays. It may be larger than the image.
     output : dtype, by default the input's
-        What the result is converted to, as NumPy converts (toward zero). Where all is integer the sums
-        are exact, modulo 2**bits; otherwise they are made in the floating type.
+        Integers are SciPy's to the last bit, whatever `jax_enable_x64` says: sums in float64 and in SciPy's order,
+        cut toward zero, modulo 2**bits; exact, where all is integer. Other sums are made in the floating type.
     mode : 'reflect' | 'mirror' | 'nearest' | 'wrap' | 'constant', or 'grid-mirror' | 'grid-wrap' | 'grid-constant'
         What lies beyond the border: d c b a | a b c d | d c b a, d c b | a b c d | c b a, the nearest
         entry, the image again, or cval. The grid- names are aliases.
@@ -53,14 +53,15 @@ def correlate(
     ------
     ValueError
         Weights of another number of axes, unknown modes, origins outside the weights, a complex cval for
-        real arrays. Where SciPy raises RuntimeError the error is one too.
+        real arrays, a `method` for integers that are summed in SciPy's order. Where SciPy raises RuntimeError the
+        error is one too.
     TypeError
         An argument that is not an array of numbers, an array for `output`.
 
     Static under `jax.jit`: everything but input, weights and cval.
 
     Differs from SciPy: `output` is a dtype, never an array; float32 images are summed in float32, not float64;
-    float16 is allowed; 64-bit integers are exact, modulo 2**64.
+    float16 is allowed; integers wrap around, and sums of 64-bit integers are exact, modulo 2**64.
 
     Source: scipy.ndimage.correlate.
     """
