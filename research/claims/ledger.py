@@ -1,6 +1,8 @@
 """The ledger: what a claim is, what its ruling rests on, and how all of them are written down."""
 
 import os
+import platform
+import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from pathlib import Path
@@ -71,16 +73,25 @@ def rulings(numbers: Iterable[int], out: Path) -> Iterator[tuple[int, bool, str,
             yield number, False, f"DOES NOT STAND: {verdict}", statement, [f"This failed: {e}."]
 
 
+def device() -> str:
+    """What the figures of a run depend on: processor, versions, date."""
+    cpuinfo = Path("/proc/cpuinfo")  # elsewhere platform knows
+    names = re.findall(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else []
+    processor = names[0] if names else platform.processor() or platform.machine()
+    versions = f"Python {platform.python_version()}, jax {jax.__version__}, jaxlib {jaxlib.version.__version__}"
+    return f"{jax.devices()[0].platform}, {processor}, {os.cpu_count()} cores, {versions}, {date.today()}"
+
+
 def ledger(found: list[tuple[int, bool, str, str, list[str]]]) -> str:
     """All rulings in Markdown."""
-    device = f"{jax.devices()[0].platform}, jax {jax.__version__}, jaxlib {jaxlib.version.__version__}"
     rows = [(f"[{number}](#claim-{number})", verdict, statement) for number, _, verdict, statement, _ in found]
     head = [
         "# The claims, one by one",
         "What the texts say of convolution and correlation, and what is true of it. Written by "
         "[research/claims](../research/claims/ledger.py), whose checks stand behind every ruling; * is convolution, ⋆ "
         "correlation.",
-        f"{device}, {date.today()}: `python -m research.claims --out docs`.",
+        f"{device()}: `python -m research.claims --out docs`. The rulings hold on every processor; figures of rounding "
+        "and of trained networks vary with processor and versions.",
         table("claim | ruling | statement", *rows),
     ]
     parts = [
