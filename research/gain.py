@@ -70,9 +70,11 @@ class Result(NamedTuple):
     maps: np.ndarray
 
 
-def trained(way: Training, draw: Callable[..., scenes.Scenes], bias: float, steps: int, seed: int) -> Averaging:
+def trained(
+    way: Training, draw: Callable[..., scenes.Scenes], bias: float, steps: int, seed: int, method: str
+) -> Averaging:
     """A net after `steps` of 48 scenes; the first quarter is plain training, a warm-up."""
-    graph, state = nnx.split(fresh(nnx.Rngs(seed)))
+    graph, state = nnx.split(fresh(nnx.Rngs(seed), method))
     start, step = program(graph, steps, way.omega, way.second_order, guided=way.alpha > 0 or way.masks > 0)
     rng, memory = np.random.default_rng(seed), start(state)
     for number in range(steps):
@@ -83,9 +85,9 @@ def trained(way: Training, draw: Callable[..., scenes.Scenes], bias: float, step
     return nnx.merge(graph, state)
 
 
-@nnx.jit
-def fresh(rngs: nnx.Rngs) -> Averaging:
-    return Averaging(1, 3, 16, Layers(rngs, norm="group"))
+@partial(nnx.jit, static_argnums=1)
+def fresh(rngs: nnx.Rngs, method: str) -> Averaging:
+    return Averaging(1, 3, 16, Layers(rngs, method=method, norm="group"))
 
 
 @cache
@@ -129,12 +131,15 @@ def main(
     digits: Annotated[str, typer.Option(help="Three of them, in increasing order.")] = "3,5,8",
     clear: Annotated[bool, typer.Option(help="In the digit's box there is no texture.")] = False,
     study: Annotated[bool, typer.Option(help="Also other settings of GAIN, masks alone, and bias 0.9.")] = False,
-    quick: Annotated[bool, typer.Option(help="One seed of 40 steps; plain, GAIN, and all masks.")] = False,
+    quick: Annotated[
+        bool, typer.Option(help="One seed of 40 steps; plain, GAIN, all masks; layers by 'direct', soon compiled.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="The folder of the results.")] = Path("out"),
 ) -> None:
     """Train in each way with each seed; write OUT/gain.md and OUT/gain.png."""
+    method = "auto"
     if quick:
-        steps, seeds = min(steps, 40), 1
+        steps, seeds, method = min(steps, 40), 1, "direct"
     wanted = tuple(int(digit) if digit.strip().isdecimal() else 10 for digit in digits.split(","))
     if len(wanted) != 3 or sorted(set(wanted)) != list(wanted) or wanted[-1] > 9:
         raise typer.BadParameter(f"got {digits!r}: three digits are wanted, in increasing order, as '0,1,4'.")
@@ -152,7 +157,7 @@ def main(
             biased = draw(np.random.default_rng(998), 300, test=True, bias=share)
             found = []
             for seed in range(seeds):
-                found.append(judged(trained(way, draw, share, steps, seed), fair, biased))
+                found.append(judged(trained(way, draw, share, steps, seed, method), fair, biased))
                 bar.advance(task)
             results[way, share] = found
 
