@@ -1,6 +1,7 @@
 """The research scripts, as a person runs them, in small."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,31 @@ def test_twins(tmp_path):
     assert done.returncode == 1, done.stderr
     assert done.stdout.count("\n- FAILS: in float") == 2
     assert "Traceback" not in done.stderr
+
+
+def demo(tree: Path, *names: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "scripts/demo.py", *names], capture_output=True, text=True, cwd=tree, check=False
+    )
+
+
+def test_an_experiment_that_fails_takes_no_other_along(tmp_path):
+    shutil.copytree(ROOT / "research", tmp_path / "research", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "demo.py", tmp_path / "scripts")
+    (tmp_path / "research" / "photograph.py").write_text("raise SystemExit('the lens is broken')")
+    done = demo(tmp_path, "photograph", "worked_examples")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1].endswith("FAILED: photograph")
+    assert re.search(r"worked_examples done, [12] of 2", done.stdout)
+    shown = (tmp_path / "out" / "demo.md").read_text()
+    assert re.findall(r"^# .*", shown, re.MULTILINE) == ["# Worked examples", "# photograph FAILED with exit status 1"]
+    assert "the lens is broken" in shown
+    assert not list((tmp_path / "out").glob("*.part"))
+
+    assert demo(tmp_path, "worked_examples").returncode == 0
+    assert "FAILED" not in (tmp_path / "out" / "demo.md").read_text()
+    assert demo(tmp_path, "holograph").returncode == 1
 
 
 @pytest.mark.parametrize(
