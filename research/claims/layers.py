@@ -37,8 +37,9 @@ def layers_of(step: Callable[[Callable], Callable], operation: Callable) -> Call
         layer = jax.custom_vjp(run)
 
         def back(given, dy):
-            seen.append(Layer(*given, dy, tuple(options.items())))
-            return jax.vjp(run, *given)[1](dy)
+            x, w = given
+            seen.append(Layer(x, w, dy, tuple(options.items())))
+            return jax.vjp(run, x, w)[1](dy)
 
         layer.defvjp(lambda x, w: (run(x, w), (x, w)), back)
         return layer(x, w)
@@ -49,7 +50,7 @@ def layers_of(step: Callable[[Callable], Callable], operation: Callable) -> Call
         step(watched)(*args)
         return [layer[:3] for layer in seen]
 
-    return lambda *args: [Layer(*each, layer.options) for each, layer in zip(arrays(*args), seen, strict=True)]
+    return lambda *args: [Layer(x, w, dy, a.options) for (x, w, dy), a in zip(arrays(*args), seen, strict=True)]
 
 
 def turned(w):

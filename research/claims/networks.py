@@ -164,7 +164,8 @@ def share(form: str, engine: str, integers: bool = False) -> float:
     rng, layers = np.random.default_rng(0), given()
     if integers:
         drawn = partial(rng.integers, -3, 4, dtype=np.int32)
-        layers = [Layer(*(drawn(a.shape).astype(a.dtype) for a in layer[:3]), layer.options) for layer in layers[:2]]
+        whole = [[drawn(a.shape).astype(a.dtype) for a in layer[:3]] for layer in layers[:2]]
+        layers = [Layer(x, w, dy, a.options) for (x, w, dy), a in zip(whole, layers, strict=False)]
     return worst(layers, operation("correlation", "direct"), operation(form, engine), form == "convolution")
 
 
