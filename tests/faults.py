@@ -94,7 +94,7 @@ FAULTS = [
     F("a sign: both sides times -1, but for p", "problem:Axis.negated", "p=-self.p", "p=self.p", "mixed second derivative"),
     F("a flip too few: D of the wrong sign", "problem:Axis.oriented", "axis.D * kernel_sign < 0", "axis.D > 0", "commutativity"),
     F("a sign: the pads of a longer input", "problem:Axis.extended", "self.p - self.L", "self.p + self.L", "gradients through boundaries"),
-    F("off by one: how far the outputs reach", "problem:Axis.reach", "high - (self.I - 1)", "high - self.I", "gradients through boundaries"),
+    F("off by one: how far the outputs reach", "problem:Axis._overhang", "high - (self.I - 1)", "high - self.I", "gradients through boundaries"),
     F("a conjugate pair of letters: n and c kept in the kernel pass", "problem:Problem.kernel_pass", "n=self.c, g=self.g, c=self.n", "n=self.n, g=self.g, c=self.c", "each pass against the others"),
     F("a transposed letter: m not renamed in the input pass", "problem:Problem.input_pass", '_renamed(lw, "c", "m")', "lw", "each pass against the others"),
     # ---- the primitive
