@@ -240,7 +240,7 @@ def test_a_rule_of_your_own():
 
 class Block(nnx.Module):
     def __init__(self, features, rngs):
-        self.conv = Correlate(features, features, (3, 3), rngs=rngs)
+        self.conv = Correlate(features, features, (3, 3), method="direct", rngs=rngs)
         self.norm = nnx.BatchNorm(features, rngs=rngs)
 
     def __call__(self, x):
@@ -276,10 +276,10 @@ def residual():
 def chain(*, pool=True, relu=True, seed=0, bias=True):
     rngs = nnx.Rngs(seed)
     return [
-        Correlate(2, 4, (3, 3), use_bias=bias, rngs=rngs),
+        Correlate(2, 4, (3, 3), use_bias=bias, method="direct", rngs=rngs),
         *([nnx.relu] if relu else []),
         *([MaxPool(2)] if pool else []),
-        Correlate(4, 5, (3, 3), strides=2, use_bias=bias, rngs=rngs),
+        Correlate(4, 5, (3, 3), strides=2, use_bias=bias, method="direct", rngs=rngs),
         *([nnx.relu] if relu else []),
         lambda a: a.mean((1, 2)),
         nnx.Linear(5, 3, use_bias=bias, rngs=rngs),
@@ -385,7 +385,7 @@ def test_max_pool_and_unpool_are_those_of_jax():
 def gap_net(seed=0, bias=True):
     rngs = nnx.Rngs(seed)
     return nnx.Sequential(
-        Correlate(2, 5, (3, 3), rngs=rngs),
+        Correlate(2, 5, (3, 3), method="direct", rngs=rngs),
         nnx.relu,
         lambda a: a.mean((1, 2)),
         nnx.Linear(5, 3, use_bias=bias, rngs=rngs),
@@ -642,7 +642,7 @@ METHODS = {
 }
 
 
-@pytest.mark.covering(every=3)
+@pytest.mark.covering(every=4)
 @pytest.mark.parametrize("name", METHODS)
 def test_one_signature(name):
     method, net, x, target = METHODS[name], residual(), photos(), jnp.array([2, 0, 1])
@@ -676,7 +676,7 @@ class LinenNet(linen.Module):
         return linen.Dense(3)(x.mean((1, 2)))
 
 
-@pytest.mark.covering(every=3)
+@pytest.mark.covering(every=4)
 @pytest.mark.parametrize("name", METHODS)
 def test_linen_is_served(name):
     module, x = LinenNet(), photos()
@@ -691,7 +691,7 @@ def test_linen_is_served(name):
 def test_signals_and_volumes(d):
     rngs = nnx.Rngs(0)
     net = nnx.Sequential(
-        Correlate(1, 3, (3,) * d, rngs=rngs),
+        Correlate(1, 3, (3,) * d, method="direct", rngs=rngs),
         nnx.relu,
         lambda a: a.mean(tuple(range(1, d + 1))),
         nnx.Linear(3, 2, rngs=rngs),
@@ -705,7 +705,7 @@ def test_signals_and_volumes(d):
 def test_layers_shared_and_scanned():
     class Twice(nnx.Module):
         def __init__(self, rngs):
-            self.conv = Correlate(2, 2, (3, 3), rngs=rngs)
+            self.conv = Correlate(2, 2, (3, 3), method="direct", rngs=rngs)
             self.readout = nnx.Linear(2, 3, rngs=rngs)
 
         def __call__(self, x):
@@ -733,7 +733,7 @@ def test_transformations_of_nnx():
                 return Block(2, rngs)
 
             self.blocks = blocks(rngs)
-            self.last = Correlate(2, 2, (3, 3), rngs=rngs)
+            self.last = Correlate(2, 2, (3, 3), method="direct", rngs=rngs)
             self.readout = nnx.Linear(2, 3, rngs=rngs)
 
         def __call__(self, x):

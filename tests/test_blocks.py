@@ -56,7 +56,7 @@ def tiny(request, monkeypatch):
     monkeypatch.setattr(gemm, "NARROW", 1 if request.param == 1 else 20)
 
 
-@pytest.mark.covering(times=2)
+@pytest.mark.covering
 @pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize(
     "engine", [e for e in ENGINES.values() if e.name not in ("direct", "fft")], ids=lambda e: e.name
@@ -171,7 +171,7 @@ def test_units_are_the_relation_again(seed):
     assert (unit.axes[0].L, unit.axes[0].S, unit.axes[0].D) == (1, 1, 1)
 
 
-@pytest.mark.covering(times=2)
+@pytest.mark.covering
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=lambda e: e.name)
 @pytest.mark.parametrize(
     "problem",

@@ -30,7 +30,10 @@ pytestmark = [  # of PyTorch and Captum themselves
 
 class Block(nnx.Module):
     def __init__(self, features, rngs):
-        self.conv, self.norm = Correlate(features, features, (3, 3), rngs=rngs), nnx.BatchNorm(features, rngs=rngs)
+        self.conv, self.norm = (
+            Correlate(features, features, (3, 3), method="direct", rngs=rngs),
+            nnx.BatchNorm(features, method="direct", rngs=rngs),
+        )
 
     def __call__(self, x):
         return nnx.relu(x + self.norm(self.conv(x)))
@@ -40,9 +43,9 @@ class Ours(nnx.Module):
     """Stem, max pooling, a residual block with BatchNorm, a layer with strides, and a read-out."""
 
     def __init__(self, rngs):
-        self.stem = Correlate(3, 8, (5, 5), rngs=rngs)
+        self.stem = Correlate(3, 8, (5, 5), method="direct", rngs=rngs)
         self.block = Block(8, rngs)
-        self.last = Correlate(8, 12, (3, 3), strides=2, padding=1, rngs=rngs)
+        self.last = Correlate(8, 12, (3, 3), strides=2, padding=1, method="direct", rngs=rngs)
         self.readout = nnx.Linear(12, 5, rngs=rngs)
 
     def __call__(self, x):

@@ -34,9 +34,9 @@ from jaxconv.layers import Correlate
 
 class Net(nnx.Module):
     def __init__(self, rngs, norm=False):
-        self.first = Correlate(2, 4, (3, 3), rngs=rngs)
+        self.first = Correlate(2, 4, (3, 3), method="direct", rngs=rngs)
         self.norm = nnx.BatchNorm(4, rngs=rngs) if norm else None
-        self.second = Correlate(4, 5, (3, 3), rngs=rngs)
+        self.second = Correlate(4, 5, (3, 3), method="direct", rngs=rngs)
         self.readout = nnx.Linear(5, 3, rngs=rngs)
 
     def features(self, x):
@@ -95,8 +95,8 @@ def test_the_orders_differ_and_finite_differences_agree_with_the_second():
     with jax.enable_x64(True):
         rngs = nnx.Rngs(0)
         net = nnx.Sequential(
-            Correlate(2, 4, (3, 3), param_dtype=jnp.float64, rngs=rngs), nnx.tanh,
-            Correlate(4, 3, (3, 3), param_dtype=jnp.float64, rngs=rngs), nnx.tanh,
+            Correlate(2, 4, (3, 3), param_dtype=jnp.float64, method="direct", rngs=rngs), nnx.tanh,
+            Correlate(4, 3, (3, 3), param_dtype=jnp.float64, method="direct", rngs=rngs), nnx.tanh,
             lambda a: (a**2).mean((1, 2)), nnx.Linear(3, 3, param_dtype=jnp.float64, rngs=rngs),
         )  # fmt: skip
         x = jnp.asarray(photos(), jnp.float64)

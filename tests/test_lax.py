@@ -28,6 +28,7 @@ def integers(rng, *shape):
     return jnp.asarray(rng.integers(-4, 5, shape), jnp.float32)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("case", CASES, ids=lambda c: "-".join(map(str, c.values())).replace(" ", ""))
 @pytest.mark.parametrize("numbers", [None, ("NHWC", "HWIO", "NHWC"), ("CWNH", "WOIH", "HNCW"), "object"], ids=str)
 def test_equal_to_lax(case, numbers, rng):
@@ -82,6 +83,7 @@ def test_drawn_layers_equal_lax(data):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("strides", [(1, 1), (2, 3), (4, 2)])
 @pytest.mark.parametrize("padding", ["SAME", "VALID", [(1, 2), (0, 1)]])
 @pytest.mark.parametrize("transpose_kernel", [False, True])

@@ -72,6 +72,7 @@ def test_modes_in_several_dimensions(shapes, mode, rng):
         np.testing.assert_array_equal(ours(x, h, mode), theirs(x, h, mode, method="direct"))
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("boundary", ["reflect", "mirror", "nearest", "wrap", "constant"])
 @pytest.mark.parametrize("M", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("N", [1, 2, 5])

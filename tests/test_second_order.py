@@ -277,6 +277,7 @@ CURVED = {
 }  # fmt: skip
 
 
+@pytest.mark.covering(every=3)
 @pytest.mark.parametrize("name", CURVED)
 def test_curved_functions_to_second_order(name):
     check_grads(*CURVED[name], order=2, modes=["fwd", "rev"])

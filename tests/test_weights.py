@@ -163,6 +163,7 @@ CASES = {  # kernel, stride, dilation, pads
 }
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 @pytest.mark.parametrize(("groups", "c", "m"), [(1, 2, 3), (2, 2, 3), (3, 1, 2)])
 def test_a_layer_of_onnx_is_ours_with_the_imported_kernel(case, groups, c, m, tmp_path, rng):
@@ -176,6 +177,7 @@ def test_a_layer_of_onnx_is_ours_with_the_imported_kernel(case, groups, c, m, tm
         np.testing.assert_array_equal(correlated(x, ours, FIRST[len(S)], **how), y, strict=True)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 @pytest.mark.parametrize(("groups", "c", "m"), [(1, 2, 3), (2, 2, 3), (3, 1, 2), (2, 1, 1)])
 def test_a_transposed_layer_of_onnx_is_ours_with_the_imported_kernel(case, groups, c, m, tmp_path, rng):
@@ -203,6 +205,7 @@ def by_keras(name, x, rng, **arguments):
     return np.asarray(layer(x)), np.asarray(layer.kernel)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("d", [1, 2, 3])
 def test_a_layer_of_keras_is_ours_with_the_imported_kernel(d, groups, rng):
@@ -212,6 +215,7 @@ def test_a_layer_of_keras_is_ours_with_the_imported_kernel(d, groups, rng):
     np.testing.assert_array_equal(correlated(x, ours, LAST[d], groups, S), y, strict=True)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("multiplier", [1, 3])
 @pytest.mark.parametrize("d", [1, 2])
 def test_a_depthwise_layer_of_keras_is_ours_with_the_imported_kernel(d, multiplier, rng):
@@ -222,6 +226,7 @@ def test_a_depthwise_layer_of_keras_is_ours_with_the_imported_kernel(d, multipli
     np.testing.assert_array_equal(correlated(x, ours, LAST[d], 4), y, strict=True)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("padding", ["valid", "same"])
 @pytest.mark.parametrize("d", [1, 2, 3])
 def test_a_transposed_layer_of_keras_is_ours_with_the_imported_kernel(d, padding, rng):

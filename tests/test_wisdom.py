@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from functools import partial
 from pathlib import Path
 
@@ -229,25 +228,26 @@ def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_kill_in_the_middle_of_writing_leaves_a_whole_file(path):
+@pytest.mark.parametrize("event", ["tempfile.mkstemp", "os.chmod", "os.rename", "none: it is written"])
+def test_a_kill_while_writing_leaves_a_whole_file(event, path):
+    """Before its temporary file is begun, when that is on the disk, before it is renamed, and after."""
     code = textwrap.dedent("""
-        import sys
-        from jaxconv.wisdom import read, write
-        wisdom = read(sys.argv[1])
-        print("ready", flush=True)
-        while True:
-            write(sys.argv[1], wisdom)
+        import os, signal, sys
+        from jaxconv.wisdom import NONE, write
+
+        def kill(event="", _=()):
+            if event in (sys.argv[2], ""):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(kill)
+        write(sys.argv[1], NONE)
+        kill()
     """)
     before = json.loads(path.read_text())
-    for delay in (0.0, 0.003, 0.01, 0.05):
-        process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        assert json.loads(path.read_text()) == before
+    process = subprocess.run([sys.executable, "-c", code, str(path), event], check=False)
+    assert process.returncode == -signal.SIGKILL
+    after = json.loads(path.read_text())
+    assert after == (before | {"entries": {}} if event.startswith("none") else before)
 
 
 def test_the_signature_names_engines_version_and_device():
