@@ -478,7 +478,7 @@ class Results:
         return [name for name, t in self.members.items() if t.partner and name not in (SAME, CONTROL)]
 
     def identities(self) -> dict[str, bool]:
-        shares = {dtype: max(run.share for run in self.twins[dtype].values()) for dtype in DTYPES}
+        shares = {dtype: np.max([run.share for run in self.twins[dtype].values()]) for dtype in DTYPES}
         return {
             f"in {dtype}, in one step from the same state, at the start, half way and at the end, each layer's output "
             "and gradients are those of its partner, kernels flipped, within what their engines' error analyses allow "

@@ -83,7 +83,7 @@ def worst(layers: list[Layer], one: Callable, other: Callable, flip: bool = Fals
         (found, errors), (others, more) = judged(layer, one, False), judged(layer, other, flip)
         for a, b, p, q in zip(found, others, errors, more, strict=True):
             shares.append((np.abs(a - b) / np.maximum(p + q, np.finfo(float).tiny)).max())
-    return float(max(shares))
+    return float(np.max(shares))  # a NaN is not passed over
 
 
 def judged(layer: Layer, operation: Callable, flip: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
