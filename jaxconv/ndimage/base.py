@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from jaxconv.along import contract_along, known_terms
-from jaxconv.arguments import ArgumentError, as_array, axis_indices, described, frozen, is_integer
+from jaxconv.arguments import ArgumentError, as_array, axis_indices, described, frozen, is_integer, promoted
 from jaxconv.padding import BOUNDARIES, extend
 from jaxconv.planner import Accuracy, Method, Precision, Wishes, parse_wishes
 from jaxconv.problem import Axis, Triple
@@ -47,6 +47,7 @@ def filtered1d(call: str, flip: bool, input, weights, axis, output, mode, cval, 
             f"`{call}` got axis={axis!r} and origin={origin!r}: both must be integers. Pass the axis' position and, to "
             "move the weights, a whole number."
         )
+    weights = as_array(call, "weights", weights)
     if np.ndim(weights) != 1 or not np.size(weights):
         raise ArgumentError(
             f"`{call}` got weights of shape {np.shape(weights)}: no filter weights given along one axis. "
@@ -88,7 +89,7 @@ def filtered(call: str, flip: bool, input, weights, axes, output, mode, cval, or
     weights = weights if flip else weights.conj()
     forced = how.get("method") == "separable"
     wishes = _wishes(call, how | {"method": "auto"} if forced else how)
-    terms = known_terms(call, image, weights, wishes, forced)
+    terms = known_terms(call, weights, wishes, forced)
     static = _Filter(call, flip, along, mode, tuple(centres), dtype.name, wishes, forced)
     return _apply(image, weights, terms, None if _is_zero(cval) else cval, static)
 
@@ -151,9 +152,9 @@ def _typed(call: str, image: Array, weights, cval, dtype: np.dtype, given: bool)
         # Integers are summed in the widest floating type, floating images in their own; no narrower than the result.
         summed = image.dtype if jnp.issubdtype(image.dtype, jnp.inexact) else jnp.result_type(float)
         if jnp.issubdtype(dtype, jnp.inexact):
-            summed = jnp.promote_types(summed, dtype)
+            summed = promoted(summed, dtype)
         if is_complex:
-            summed = jnp.promote_types(summed, jnp.complex64)
+            summed = promoted(summed, jnp.complex64)
     if isinstance(weights, np.ndarray) and not jnp.issubdtype(summed, jnp.complexfloating):
         return weights.real.astype(summed), dtype
     return (weights if isinstance(weights, np.ndarray) else jnp.asarray(weights)).astype(summed), dtype
@@ -167,7 +168,7 @@ def complex_of(call: str, dtype: np.dtype, given: bool) -> np.dtype:
         warnings.warn(f"`{call}`: promoting specified output dtype to complex", stacklevel=5)
     if jnp.issubdtype(dtype, np.integer):  # as NumPy: the wider integers to complex128, where there is one
         return jax.dtypes.canonicalize_dtype(np.promote_types(dtype, np.complex64))
-    return jnp.promote_types(dtype, jnp.complex64)
+    return promoted(dtype, jnp.complex64)
 
 
 def _is_zero(cval) -> bool:

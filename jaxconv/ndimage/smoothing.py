@@ -10,7 +10,7 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxconv.arguments import ArgumentError, is_integer
+from jaxconv.arguments import ArgumentError, as_floating, is_integer, promoted
 from jaxconv.ndimage.base import (
     How,
     Mode,
@@ -217,8 +217,10 @@ def _gaussian(call: str, sigma, order, truncate, radius):
             f"`{call}` got a traced sigma without a radius: the number of weights must be known when the function "
             "is traced. Pass `radius=`, such as int(4 * sigma + 0.5) of the largest sigma, or a static sigma."
         )
+    sigma = as_floating(call, "sigma", sigma)
     none = sigma <= NEGLIGIBLE
-    return jnp.where(none, _impulse(radius), _weights(jnp, jnp.where(none, 1, sigma), order, radius))
+    impulse = jnp.asarray(_impulse(radius), sigma.dtype)
+    return jnp.where(none, impulse, _weights(jnp, jnp.where(none, 1, sigma), order, radius))
 
 
 def _impulse(radius: int) -> np.ndarray:
@@ -226,14 +228,14 @@ def _impulse(radius: int) -> np.ndarray:
 
 
 def _weights(xp: Any, sigma, order: int, radius: int):
-    k = np.arange(-radius, radius + 1)
+    k = xp.arange(-radius, radius + 1, dtype=getattr(sigma, "dtype", float))
     phi = xp.exp(-0.5 / (sigma * sigma) * k**2)
     phi = phi / phi.sum()
     q = [1.0]
     for _ in range(order):
         slope = [(n + 1) * c for n, c in enumerate(q[1:])] + [0.0, 0.0]
         q = [a + b for a, b in zip(slope, [0.0, *(-c / (sigma * sigma) for c in q)], strict=True)]
-    return sum(c * k.astype(float) ** n for n, c in enumerate(q)) * phi
+    return sum(c * k**n for n, c in enumerate(q)) * phi
 
 
 def _mean(call: str, input, size, axis, output, mode, cval, origin, how: How) -> Array:
@@ -245,7 +247,7 @@ def _mean(call: str, input, size, axis, output, mode, cval, origin, how: How) ->
         )
     # As SciPy: a sum, divided once, so that a constant stays what it is.
     exact = not any(jnp.issubdtype(t, jnp.inexact) for t in (image.dtype, dtype)) and is_whole(cval)
-    summed = jnp.result_type(int) if exact else jnp.promote_types(image.dtype, jnp.promote_types(dtype, jnp.float32))
+    summed = jnp.result_type(int) if exact else promoted(image.dtype, dtype, jnp.float32)
     total = filtered1d(call, False, image, np.ones(size, int), axis, summed, mode, cval, origin, how)
     size = jnp.asarray(size, total.dtype)
     return cast(jax.lax.div(total, size) if exact else total / size, dtype)
