@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 
 from jaxconv import separable
-from jaxconv.arguments import common_dtype, described
+from jaxconv.arguments import described
 from jaxconv.planner import Wishes, refusal
 from jaxconv.primitive import contract
 from jaxconv.problem import SPATIAL, Axis, Problem, Triple
@@ -27,7 +27,7 @@ Relations = Sequence[Axis | None]
 TRIED = 1 << 12  # entries of a known kernel: singular values of a large one would take longer than they save
 
 
-def known_terms(call: str, x, w, wishes: Wishes, forced: bool) -> separable.Terms | None:
+def known_terms(call: str, w, wishes: Wishes, forced: bool) -> separable.Terms | None:
     """The outer products that sum to w, if its values are known, and are tried or `forced`; None where there are none.
 
     A NumPy array's values are known when the program is traced.
@@ -40,7 +40,7 @@ def known_terms(call: str, x, w, wishes: Wishes, forced: bool) -> separable.Term
     tried = wishes.forward == "auto" and isinstance(w, np.ndarray) and w.size <= TRIED
     if not (forced or (tried and w.size)):
         return None
-    floating = jnp.issubdtype(w.dtype, jnp.inexact) and jnp.issubdtype(common_dtype(call, x, w), jnp.inexact)
+    floating = jnp.issubdtype(w.dtype, jnp.inexact)  # and so is the sum, whatever x is
     long = [size for size in w.shape if size > 1] or [1]
     split = floating and w.size and w.ndim and (forced or len(long) > 1)
     found = separable.terms(w.reshape(long), wishes.accuracy) if split else None

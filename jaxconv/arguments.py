@@ -4,6 +4,7 @@ An error names the call, what came, the rule, and the remedy.
 """
 
 import operator
+from functools import reduce
 from typing import Any
 
 import jax
@@ -16,7 +17,11 @@ class ArgumentError(ValueError, TypeError, RuntimeError):
 
 
 def as_array(call: str, name: str, value: Any) -> Any:
-    """`value` as something `jax.jit` takes for an array of numbers; nested lists become NumPy arrays."""
+    """`value` as something `jax.jit` takes for an array of numbers; nested lists become NumPy arrays.
+
+    >>> as_array("f", "x", np.array([1, 2], ">i2"))
+    array([1, 2], dtype=int16)
+    """
     if hasattr(value, "__jax_array__") and not isinstance(value, jax.Array):
         value = jnp.asarray(value)
     if isinstance(value, np.ma.MaskedArray):
@@ -27,6 +32,8 @@ def as_array(call: str, name: str, value: Any) -> Any:
         value = _from_lists(call, name, value)
         if getattr(value, "dtype", None) == np.int64 and value.size:
             value = value if _fits(int(value.min())) and _fits(int(value.max())) else int(np.abs(value).max())
+    if isinstance(value, np.ndarray) and not value.dtype.isnative:
+        value = value.astype(value.dtype.newbyteorder("="))
     if not isinstance(value, jax.Array | np.ndarray | np.generic | bool | int | float | complex):
         raise TypeError(
             f"`{call}` got {name} of type {type(value).__name__}: it must be an array, or nested lists of numbers. "
@@ -67,6 +74,34 @@ def _from_lists(call: str, name: str, value) -> Any:
             f"`{call}` got {name} of type {type(value).__name__}: nested lists must hold numbers and be rectangular. "
             f"Pass `jnp.asarray({name})`."
         ) from e
+
+
+def as_floating(call: str, name: str, value: Any) -> jax.Array:
+    """`value` as a JAX array of floating or complex numbers; integers and booleans are converted."""
+    array = jnp.asarray(as_array(call, name, value))
+    return array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(jnp.result_type(float))
+
+
+def as_real(call: str, name: str, value: Any) -> Any:
+    """`as_array`, of real numbers."""
+    array = as_array(call, name, value)
+    if jnp.iscomplexobj(array):
+        raise TypeError(
+            f"`{call}` got {name} of {described(jnp.asarray(array))}: it must be of real numbers. Pass its absolute "
+            "value, or its real part."
+        )
+    return array
+
+
+def promoted(*dtypes: Any) -> np.dtype:
+    """The dtype that holds them all, where a conversion is meant: by JAX's standard rules, whatever is configured.
+
+    >>> with jax.numpy_dtype_promotion("strict"):
+    ...     promoted(jnp.float16, jnp.float32)
+    dtype('float32')
+    """
+    with jax.numpy_dtype_promotion("standard"):
+        return reduce(jnp.promote_types, map(jnp.dtype, dtypes))
 
 
 def common_dtype(call: str, x: Any, h: Any) -> np.dtype:
@@ -110,7 +145,7 @@ def output_dtype(call: str, dtype, preferred) -> np.dtype:
     try:
         wanted = jnp.empty((), preferred).dtype
     except TypeError as e:
-        raise TypeError(f"`{call}` got preferred_element_type={preferred!r}: it must be a dtype.") from e
+        raise TypeError(f"`{call}` got preferred_element_type={preferred!r}: it must be a dtype. Pass one.") from e
     kinds = [np.signedinteger, np.unsignedinteger, np.floating, np.complexfloating]
     kind = next((k for k in kinds if jnp.issubdtype(dtype, k)), None)
     allowed = {

@@ -71,12 +71,12 @@ def pairs(call: str, padding, count: int) -> list[tuple[int, int]]:
     except (TypeError, ValueError) as e:
         raise type(e)(
             f"`{call}` got padding={padding!r}: it must be 'SAME', 'SAME_LOWER', 'VALID' or a sequence of "
-            "(low, high) pairs of integers, one for each spatial axis."
+            "(low, high) pairs of integers, one for each spatial axis. Pass one of these."
         ) from e
     if len(pads) != count:
         raise ValueError(
             f"`{call}` got padding={padding!r} with {len(pads)} pairs: there are {count} spatial axes, "
-            "and each needs one (low, high) pair."
+            "and each needs one. Pass a (low, high) pair for each."
         )
     return pads
 
@@ -153,7 +153,7 @@ def mode_axes(
             low = -((m - 1) // 2) if flip else -(m // 2)
             raise ValueError(
                 f"`{call}` got origin={origin!r} for a kernel of length {m}: the shifted centre must stay inside the "
-                f"kernel, so {low} <= origin <= {low + m - 1} here."
+                f"kernel. Pass {low} <= origin <= {low + m - 1}."
             )
         axes.append(Axis(I=n, K=m, O=extent, D=-1 if flip else 1, p=-centre if flip else centre))
     return tuple(axes)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from jaxconv.arguments import as_array
 from jaxconv.planner import Candidate, Wishes, candidates
 from jaxconv.problem import Problem
 
@@ -130,6 +131,7 @@ def plan(f: Callable | Problem, *args, platform: str | None = None, **kwargs) ->
             "Pass the function and its arguments: `jaxconv.plan(jaxconv.correlate, x, h, 'same')`."
         )
     leaves, tree = jax.tree.flatten((args, kwargs))
+    leaves = [as_array("jaxconv.plan", "an array", leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
     is_array = [hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves]
     known = [isinstance(leaf, np.ndarray) for leaf in leaves]
     if any(array and not np_array for array, np_array in zip(is_array, known, strict=True)):

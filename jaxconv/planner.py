@@ -139,7 +139,7 @@ def parse_wishes(
     if not isinstance(accuracy, str) or accuracy not in ("normwise", "elementwise"):
         raise ValueError(
             f"`{call}` got accuracy={accuracy!r}: it must be 'normwise' (every engine) or 'elementwise' "
-            "(only engines whose error is bounded element by element)."
+            "(only engines whose error is bounded element by element). Pass one."
         )
     if accuracy == "elementwise" and precision is None:
         precision = "highest"
@@ -158,6 +158,6 @@ def _precision(call: str, precision) -> tuple[lax.Precision, lax.Precision] | No
     except (TypeError, ValueError) as e:
         raise ValueError(
             f"`{call}` got precision={precision!r}: it must be None, a `jax.lax.Precision`, one of its names "
-            "('default', 'high', 'highest'), or a pair of these for input and kernel."
+            "('default', 'high', 'highest'), or a pair of these for input and kernel. Pass one of these."
         ) from e
     return parsed[0], parsed[-1]

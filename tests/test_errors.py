@@ -13,7 +13,7 @@ from jax.lax import ConvDimensionNumbers
 from jax.sharding import PartitionSpec
 
 import jaxconv
-from jaxconv import matching, ndimage, signal
+from jaxconv import attribution, matching, ndimage, signal
 from jaxconv.arguments import ArgumentError as Argument
 from jaxconv.lax import conv, conv_general_dilated, conv_transpose, conv_with_general_padding, fold
 from jaxconv.lax import conv_general_dilated_local as local
@@ -270,6 +270,7 @@ CALLS = {
         lambda: matching.phase_cross_correlation(x1, x1, upsample_factor=0.5), ValueError, "upsample_factor=0.5", "whole number",
     ),
     "complex overlap": (lambda: matching.autocorrelation(1j * x1), TypeError, "complex64[8]", "signal.autocorrelation"),
+    "complex map": (lambda: attribution.signed(1j * x2), TypeError, "map of complex64[2, 8]", "real numbers"),
     # relations
     "layouts": (
         lambda: Problem((Axis(3, 2, 2),), layouts=Triple("n0", "c0", "m0")), ValueError, "'n0'", "'ngc0'",

@@ -138,6 +138,42 @@ def test_flat_windows_have_no_similarity(rng):
     assert not match_template(x, np.full((5, 6), 7.0, np.float32)).any()
 
 
+@pytest.mark.parametrize("method", ["auto", "shifts"])
+def test_a_bright_region_hides_no_faint_texture(method, rng):
+    """A contrast of 1e-2 beside 1e6: each window has the score of its own numbers.
+
+    To first order an element by element sum of t terms is within t units of |x| |t|, and so is the score: about the
+    texture's own level |x| is at most a few times its contrast.
+    """
+    x = rng.random((64, 64)) * 1e-2
+    x[40:, 40:] = 1e6 + rng.random((24, 24)) * 1e5
+    x[45:56, 2:13] = 0.1  # and of what is flat nothing
+    x = x.astype(np.float32)
+    t = x[5:25, 6:26]  # long enough for the FFT
+    how = dict(method=method, accuracy="elementwise" if method == "shifts" else "normwise")
+    y = np.asarray(match_template(x, t, **how))
+    with jax.enable_x64(True):
+        expected = np.asarray(match_template(x.astype(float), t.astype(float), method="shifts"))
+    faint = np.s_[: 40 - len(t), : 40 - len(t)]
+    assert expected[5, 6] == pytest.approx(1)
+    np.testing.assert_allclose(y[faint], expected[faint], rtol=0, atol=4 * t.size * 2.0**-24)
+    assert np.isfinite(y).all()
+    gradient = jax.grad(lambda x: match_template(x, t, **how)[:6, :7].sum())(jnp.asarray(x))
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("value", [0.1, 1e6 + 0.1, -3e-7])
+def test_flat_regions_of_any_value_have_no_similarity(value, rng):
+    """Also of values that no short sum has exactly, and beside what is much larger or smaller."""
+    x = rng.normal(size=(40, 40)).astype(np.float32)
+    x[:15, :20] = value
+    x[20:, 20:] *= np.float32(1e5)
+    y = match_template(x, x[30:36, 5:11])
+    assert not y[:10, :15].any()
+    assert np.isfinite(y).all()
+    assert y[30, 5] == pytest.approx(1, abs=1e-4)
+
+
 @given(scenes())
 def test_moments_are_those_of_each_window(scene):
     x, t, _, _ = scene

@@ -160,7 +160,7 @@ def layer_cam(
 
     >>> import jax.numpy as jnp
     >>> from jax.ad_checkpoint import checkpoint_name
-    >>> model = lambda x: (checkpoint_name(x, "features") * jnp.array([[2.], [-2.]])).sum(1)
+    >>> model = lambda x: (checkpoint_name(x, "features") * jnp.array([[[2.], [-2.]]])).sum(1)
     >>> layer_cam(model, jnp.ones((1, 2, 1)), 0, layer="features")
     Array([[2., 0.]], dtype=float32)
 
@@ -204,7 +204,7 @@ def hires_cam(
 
     >>> import jax.numpy as jnp
     >>> from jax.ad_checkpoint import checkpoint_name
-    >>> model = lambda x: (checkpoint_name(x, "features") * jnp.array([[2.], [-2.]])).sum(1) + 1
+    >>> model = lambda x: (checkpoint_name(x, "features") * jnp.array([[[2.], [-2.]]])).sum(1) + 1
     >>> hires_cam(model, jnp.ones((1, 2, 1)), 0, layer="features", rectify=False)      # sums to the score, less 1
     Array([[ 2., -2.]], dtype=float32)
 
@@ -297,7 +297,7 @@ def _own_gradient(a: Array, g: Array) -> Array:
 
 def _cam(call, weigh, model, x, target, layer, upsample, normalise, rectify, chunk, progress) -> Array:
     if normalise not in ("none", "max", "minmax"):
-        raise ValueError(f"`{call}` got normalise={normalise!r}: it must be 'none', 'max' or 'minmax'.")
+        raise ValueError(f"`{call}` got normalise={normalise!r}: it must be 'none', 'max' or 'minmax'. Pass one.")
     check_chunk(call, chunk)
     x, net = images(call, x), network(call, model)
     wanted = targets(call, target, len(x), class_count(call, net, x))

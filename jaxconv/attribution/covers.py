@@ -10,7 +10,17 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxconv.attribution.networks import Model, chosen, class_count, compiled, finite, images, network, targets
+from jaxconv.attribution.networks import (
+    Model,
+    background,
+    chosen,
+    class_count,
+    compiled,
+    finite,
+    images,
+    network,
+    targets,
+)
 from jaxconv.attribution.rows import Progress, check_chunk, stacked, whole
 
 
@@ -65,9 +75,9 @@ def occlusion(
     sizes = x.shape[1:-1]
     window, stride = (_each("occlusion", n, v, sizes) for n, v in (("window", window), ("stride", stride)))
     if any(w > size for w, size in zip(window, sizes, strict=True)):
-        raise ValueError(f"`occlusion` got window={window}: it must not exceed the image's size, {sizes}.")
+        raise ValueError(f"`occlusion` got window={window}: it must not exceed the image's size, {sizes}. Pass less.")
     wanted = targets("occlusion", target, len(x), class_count("occlusion", net, x))
-    cover = jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape)
+    cover = background("occlusion", baseline, x)
     found, score = compiled(_fallen, net.call, net.state, x, wanted, cover, window, stride, chunk, progress)
     finite("occlusion", score)
     return found
@@ -77,7 +87,8 @@ def _each(call: str, name: str, value: Any, sizes: tuple[int, ...]) -> tuple[int
     values = tuple(value) if isinstance(value, tuple | list) else (value,) * len(sizes)
     if len(values) != len(sizes) or not all(whole(v) and v >= 1 for v in values):
         raise ValueError(
-            f"`{call}` got {name}={value!r}: it must be a positive integer, or one for each of {len(sizes)} axes."
+            f"`{call}` got {name}={value!r}: it must be a positive integer, or one for each of {len(sizes)} axes. "
+            "Pass such ones."
         )
     return values
 
@@ -93,13 +104,13 @@ def _fallen(call, state, x, target, cover, window, stride, chunk, progress):
 
     def row(image, which):
         start = jnp.asarray(starts)[which]
-        inside = jnp.ones(())
+        inside = jnp.ones([len(start), *[1] * (x.ndim - 1)], bool)
         for axis, (p, w) in enumerate(zip(positions, window, strict=True)):
-            along = (p >= start[:, axis, None]) & (p < start[:, axis, None] + w)
+            along = (p[None] >= start[:, axis, None]) & (p[None] < start[:, axis, None] + w)
             shape = [1] * (x.ndim - 1)
             shape[axis] = len(p)
-            inside = inside * along.reshape(len(start), *shape)
-        return chosen(call(state, jnp.where(inside > 0, cover[image], x[image])), target[image])
+            inside &= along.reshape(len(start), *shape)
+        return chosen(call(state, jnp.where(inside, cover[image], x[image])), target[image])
 
     covered = stacked(row, len(x), prod(counts), chunk, progress)
     found = whole[:, None] - covered

@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array, lax
 from jax.core import Tracer
 
+from jaxconv.arguments import as_array, as_real, integers
 from jaxconv.attribution.networks import chosen, images, targets
 from jaxconv.lax import conv_general_dilated
 
@@ -53,6 +54,7 @@ def max_pool(x: Array, window: int | Sequence[int], strides: int | Sequence[int]
 
     Source: Zeiler and Fergus, Visualizing and understanding convolutional networks, 2013, section 2.1.
     """
+    x = jnp.asarray(as_real("max_pool", "x", x))
     window, strides = _windows("max_pool", x, window, strides)
     sizes = x.shape[1:-1]
     counts = [(size - w) // s + 1 for size, w, s in zip(sizes, window, strides, strict=True)]
@@ -104,11 +106,16 @@ def unpool(y: Array, switches: Array, shape: Sequence[int]) -> Array:
 
     Source: Zeiler and Fergus 2013, section 2.1.
     """
-    shape = tuple(shape)
-    if y.shape != switches.shape or (y.shape[0], y.shape[-1]) != (shape[0], shape[-1]):
+    y, switches = (jnp.asarray(as_array("unpool", name, a)) for name, a in (("y", y), ("switches", switches)))
+    shape = integers("unpool", "shape", shape, y.ndim, least=0)
+    if not jnp.issubdtype(switches.dtype, jnp.integer):
+        raise TypeError(
+            f"`unpool` got switches of dtype {switches.dtype}: they are positions. Pass those that `max_pool` returned."
+        )
+    if y.ndim < 2 or y.shape != switches.shape or (y.shape[0], y.shape[-1]) != (shape[0], shape[-1]):
         raise ValueError(
             f"`unpool` got y of shape {y.shape}, switches of shape {switches.shape} and shape={shape}: y and switches "
-            "must have one shape, and the result the same images and channels."
+            "must have one shape, and the result the same images and channels. Pass what `max_pool` was given and gave."
         )
     n, c = shape[0], shape[-1]
     flat = jnp.zeros((n, int(np.prod(shape[1:-1])), c), y.dtype)
@@ -260,14 +267,19 @@ def _pads(padding: Any, sizes, K, strides) -> list[tuple[int, int]] | None:
 
 
 def _windows(call: str, x: Array, window: Any, strides: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    if x.ndim < 2:
+        raise ValueError(f"`{call}` got x of shape {x.shape}: it must be a batch, [n, ..., channels]. Add the axes.")
     sizes = x.shape[1:-1]
     window = (window,) * len(sizes) if isinstance(window, int) else tuple(window)
     strides = window if strides is None else (strides,) * len(sizes) if isinstance(strides, int) else tuple(strides)
     for name, values in (("window", window), ("strides", strides)):
         if len(values) != len(sizes) or not all(isinstance(v, int) and v >= 1 for v in values):
             raise ValueError(
-                f"`{call}` got {name}={values}: it must be a positive integer, or one for each of {len(sizes)} axes."
+                f"`{call}` got {name}={values}: it must be a positive integer, or one for each of {len(sizes)} axes. "
+                "Pass such ones."
             )
     if any(w > size for w, size in zip(window, sizes, strict=True)):
-        raise ValueError(f"`{call}` got window={window} for x of shape {x.shape}: a window must lie within x.")
+        raise ValueError(
+            f"`{call}` got window={window} for x of shape {x.shape}: a window must lie within x. Pass a smaller one."
+        )
     return window, strides

@@ -15,6 +15,7 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from jaxconv.arguments import as_floating, as_real
 from jaxconv.attribution.cams import resized
 from jaxconv.attribution.networks import (
     LAST,
@@ -133,10 +134,11 @@ def masked(x: Array, attention: Array, *, sigma: float = 0.5, omega: float = 10.
 
     Source: Li et al. 2018, equations 3 and 4; they give no sigma and no omega.
     """
+    x, attention = as_floating("masked", "x", x), as_floating("masked", "attention", attention)
     if attention.shape != x.shape[:-1]:
         raise ValueError(
             f"`masked` got attention of shape {attention.shape} for x of shape {x.shape}: it must be {x.shape[:-1]}, "
-            "one value a position."
+            "one value a position. Bring it to the size of x."
         )
     return x - jax.nn.sigmoid(omega * (attention - sigma))[..., None] * x
 
@@ -214,7 +216,7 @@ def gain_loss(
 
     Source: Li et al. 2018, equations 5 to 8. The paper gives neither sigma nor omega nor A's scale; those are ours.
     """
-    x, labels = images("gain_loss", x), jnp.asarray(labels)
+    x, labels = images("gain_loss", x), jnp.asarray(as_real("gain_loss", "labels", labels))
     net, training = _frozen(model, frozen)
     classes = class_count("gain_loss", net, x)
     many, each, weight = _labels(labels, len(x), classes, most_labels)
@@ -257,7 +259,7 @@ def _mean(values: Array, weight: Array) -> Array:
 
 
 def _apart(maps: Array, masks: Any, each: Array, weight: Array, has_mask: Any, classes: int) -> Array:
-    masks = jnp.asarray(masks, maps.dtype)
+    masks = jnp.asarray(as_real("gain_loss", "masks", masks)).astype(maps.dtype)
     if masks.shape == (len(maps), *maps.shape[2:]):
         masks = jnp.broadcast_to(masks[:, None], maps.shape)
     elif masks.shape == (len(maps), classes, *maps.shape[2:]):
@@ -265,13 +267,14 @@ def _apart(maps: Array, masks: Any, each: Array, weight: Array, has_mask: Any, c
     else:
         raise ValueError(
             f"`gain_loss` got masks of shape {masks.shape}: for attention of shape {maps.shape} they must be "
-            f"[n, ...] or [n, classes, ...]: {(len(maps), *maps.shape[2:])} or {(len(maps), classes, *maps.shape[2:])}."
+            f"[n, ...] or [n, classes, ...], {(len(maps), *maps.shape[2:])} or {(len(maps), classes, *maps.shape[2:])}"
+            ". Bring them to the size of x."
         )
     if has_mask is not None:
-        has_mask = jnp.asarray(has_mask, weight.dtype)
+        has_mask = jnp.asarray(as_real("gain_loss", "has_mask", has_mask)).astype(weight.dtype)
         if has_mask.shape != (len(maps),):
             raise ValueError(
-                f"`gain_loss` got has_mask of shape {has_mask.shape}: it must be {(len(maps),)}, one an image."
+                f"`gain_loss` got has_mask of shape {has_mask.shape}: it must be {(len(maps),)}. Pass one an image."
             )
         weight = weight * has_mask[:, None]
     return _mean(((maps - masks) ** 2).mean(tuple(range(2, maps.ndim))), weight)
@@ -287,16 +290,16 @@ def _labels(labels: Array, n: int, classes: int, most: int | None) -> tuple[bool
     if labels.shape != (n, classes):
         raise ValueError(
             f"`gain_loss` got labels of dtype {labels.dtype} and shape {labels.shape}: they must be integers [n] or "
-            f"zeros and ones [n, classes], {(n,)} or {(n, classes)}."
+            f"zeros and ones [n, classes], {(n,)} or {(n, classes)}. Pass one of these."
         )
     if most is not None and not (whole(most) and 1 <= most <= classes):
         raise ValueError(
-            f"`gain_loss` got most_labels={most!r}: it must be an integer from 1 to {classes}, the classes."
+            f"`gain_loss` got most_labels={most!r}: it must be an integer from 1 to {classes}, the classes. Pass one."
         )
     if most is not None and not isinstance(labels, Tracer) and int(jnp.max((labels > 0).sum(1))) > most:
         raise ValueError(
             f"`gain_loss` got most_labels={most} and an image with {int(jnp.max((labels > 0).sum(1)))} true classes: "
-            "it must be as many as any image has."
+            "it must be as many as any image has. Pass more."
         )
     weight, each = jax.lax.top_k(jnp.asarray(labels, jnp.float32), most or classes)
     return True, each, weight

@@ -11,8 +11,10 @@ from jax import Array
 from jax.typing import ArrayLike
 from numpy.polynomial.legendre import leggauss
 
+from jaxconv.arguments import as_real, promoted
 from jaxconv.attribution.networks import (
     Model,
+    background,
     chosen,
     class_count,
     compiled,
@@ -108,7 +110,8 @@ def input_x_gradient(
     Source: Shrikumar, Greenside and Kundaje, Learning important features through propagating activation differences,
     2017.
     """
-    return jnp.asarray(x) * _gradient("input_x_gradient", model, x, target, "plain", chunk, progress)
+    x = images("input_x_gradient", x)
+    return x * _gradient("input_x_gradient", model, x, target, "plain", chunk, progress)
 
 
 def guided_backprop(
@@ -284,9 +287,11 @@ def integrated_gradients(
     """
     check_count("integrated_gradients", "steps", steps)
     if nodes not in ("gauss-legendre", "midpoint"):
-        raise ValueError(f"`integrated_gradients` got nodes={nodes!r}: it must be 'gauss-legendre' or 'midpoint'.")
+        raise ValueError(
+            f"`integrated_gradients` got nodes={nodes!r}: it must be 'gauss-legendre' or 'midpoint'. Pass one."
+        )
     x = images("integrated_gradients", x)
-    way = x - jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape)
+    way = x - background("integrated_gradients", baseline, x)
     path = _Way(nodes)
     mean = _gradient(
         "integrated_gradients", model, x, target, "plain", chunk, progress, steps, path, (way, path.points(steps))
@@ -326,17 +331,17 @@ def completeness(
 
     Source: Sundararajan et al. 2017, Proposition 1.
     """
-    x, attribution = images("completeness", x), jnp.asarray(attribution)
+    x, attribution = images("completeness", x), jnp.asarray(as_real("completeness", "attribution", attribution))
     if attribution.shape != x.shape:
         raise ValueError(
             f"`completeness` got an attribution of shape {attribution.shape} for x of shape {x.shape}: it must be as "
-            "x, each channel with its sign."
+            "x, each channel with its sign. Pass what `integrated_gradients` gives."
         )
     net = network("completeness", model)
     wanted = targets("completeness", target, len(x), class_count("completeness", net, x))
     scores = net.call(net.state, x)
     wanted = scores.argmax(1) if wanted is None else wanted
-    without = net.call(net.state, jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape))
+    without = net.call(net.state, background("completeness", baseline, x))
     difference = chosen(scores, wanted) - chosen(without, wanted)
     finite("completeness", difference)
     return attribution.reshape(len(x), -1).sum(1) - difference
@@ -405,7 +410,7 @@ def _of_versions(call, state, x, target, rule, chunk, progress, count, version, 
     ruled = f if rule[1] == "plain" else ruled_by(rule[0], f, rule[1])
     if target is None:
         target = stacked(lambda image, _: f(x[image]).argmax(1), len(x), 1, chunk)[:, 0]
-    weights = jnp.asarray(version.weights(count), jnp.promote_types(x.dtype, jnp.float32))  # half types sum badly
+    weights = jnp.asarray(version.weights(count), promoted(x.dtype, jnp.float32))  # half types sum badly
 
     def row(image, which):
         def score(version_of_x):

@@ -11,8 +11,10 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from jaxconv.arguments import as_array, as_real
 from jaxconv.attribution.networks import (
     Model,
+    background,
     chosen,
     class_count,
     compiled,
@@ -127,23 +129,24 @@ def _curve(call, insert, model, x, maps, target, steps, baseline, chunk, progres
     classes = class_count(call, net, x)
     several(call, classes)
     wanted = targets(call, target, len(x), classes)
-    empty = jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape)
+    empty = background(call, baseline, x)
     first, last = (empty, x) if insert else (x, empty)
     share, values = compiled(_changed, net.call, net.state, x, first, last, maps, wanted, steps, chunk, progress)
     finite(call, values)
-    area = ((values[:, 1:] + values[:, :-1]) / 2 * jnp.diff(share)).sum(1)
+    area = ((values[:, 1:] + values[:, :-1]) / 2 * jnp.diff(share)[None]).sum(1)
     return Curve(share, values, area)
 
 
-def _flat(call: str, x: Array, maps: Array) -> Array:
-    maps = jnp.asarray(maps)
+def _flat(call: str, x: Array, maps: Any) -> Array:
+    maps = jnp.asarray(as_array(call, "maps", maps))
     if maps.shape == x.shape and x.ndim > 2:
         maps = jnp.abs(maps).sum(-1)
     if maps.shape != x.shape[:-1]:
         raise ValueError(
-            f"`{call}` got maps of shape {maps.shape} for x of shape {x.shape}: they must be {x.shape[:-1]}, or as x."
+            f"`{call}` got maps of shape {maps.shape} for x of shape {x.shape}: they must be {x.shape[:-1]}, or as x. "
+            "Bring them to the size of x."
         )
-    return _known(call, maps)
+    return _known(call, jnp.asarray(as_real(call, "maps", maps)))
 
 
 def _known(call: str, maps: Array) -> Array:
@@ -212,8 +215,8 @@ def pointing_game(maps: ArrayLike, masks: ArrayLike, *, tolerance: int = 0) -> A
     """
     maps, masks = _pair("pointing_game", maps, masks)
     if not whole(tolerance) or tolerance < 0:
-        raise ValueError(f"`pointing_game` got tolerance={tolerance!r}: it must be an integer of 0 or more, in pixels.")
-    wide = masks > 0
+        raise ValueError(f"`pointing_game` got tolerance={tolerance!r}: it must be an integer. Pass 0 or more pixels.")
+    wide = masks > jnp.zeros_like(masks)
     if tolerance:
         size = (1, *[2 * tolerance + 1] * (masks.ndim - 1))
         wide = jax.lax.reduce_window(wide, False, jax.lax.bitwise_or, size, (1,) * masks.ndim, "SAME")
@@ -254,11 +257,12 @@ def energy_in_mask(maps: ArrayLike, masks: ArrayLike) -> Array:
     axes = tuple(range(1, maps.ndim))
     weight = jnp.maximum(maps, 0)
     total = weight.sum(axes)
-    return jnp.where(total == 0, 0, jnp.where(masks > 0, weight, 0).sum(axes) / jnp.where(total == 0, 1, total))
+    inside = jnp.where(masks > jnp.zeros_like(masks), weight, 0).sum(axes)
+    return jnp.where(total == 0, 0, inside / jnp.where(total == 0, 1, total))
 
 
 def _pair(call: str, maps: Any, masks: Any) -> tuple[Array, Array]:
-    maps, masks = jnp.asarray(maps), jnp.asarray(masks)
+    maps, masks = (jnp.asarray(as_real(call, name, a)) for name, a in (("maps", maps), ("masks", masks)))
     if maps.shape != masks.shape or maps.ndim < 2:
         raise ValueError(
             f"`{call}` got maps of shape {maps.shape} and masks of shape {masks.shape}: both must be [n, ...], of one "
@@ -310,7 +314,7 @@ def sensitivity(
     if not usual.ndim or len(usual) != len(x):
         raise ValueError(
             f"`sensitivity` got an `explain` that makes {usual.shape} of x of shape {x.shape}: it must return a map "
-            "for each image, [n, ...]."
+            "for each image, [n, ...]. Wrap it in a function that does."
         )
     axes = tuple(range(1, usual.ndim))
     size = jnp.sqrt((usual**2).sum(axes))
@@ -381,7 +385,7 @@ def cascade(
     from jaxconv.attribution.programs import equations
 
     if not isinstance(model, nnx.Module):
-        raise TypeError(f"`cascade` got a model of type {type(model).__name__}: it must be a Flax NNX module.")
+        raise TypeError(f"`cascade` got a model of type {type(model).__name__}: it must be an nnx.Module. Pass one.")
     x, net = images("cascade", x), network("cascade", model)
     order = list(named(list(equations(jax.make_jaxpr(net.call)(net.state, x).jaxpr))))
     net = nnx.merge(*nnx.split(model), copy=True)
@@ -396,7 +400,7 @@ def cascade(
     able = [name for name in reversed(order) if own.get(name)]
     unknown = [name for name in layers or () if name not in able]
     if unknown:
-        raise ValueError(f"`cascade` got layers {unknown}: those with parameters are {able}.")
+        raise ValueError(f"`cascade` got layers {unknown}: those with parameters are {able}. Pass some of these.")
     names = tuple(layers or able)
     usual = explain(model, x)
     drawn = _randomised(key, {name: [parameter[...] for parameter in own[name]] for name in names})

@@ -15,6 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.core import Tracer
 from jax.extend.core import Var
 
+from jaxconv.arguments import as_array, as_real
 from jaxconv.attribution.programs import CALLS, REMATS, Equation, Place, Program, equations, evaluate, inner
 
 Model = Any
@@ -120,7 +121,7 @@ def network(call: str, model: Model) -> Network:
     if not callable(model):
         raise TypeError(
             f"`{call}` got a model of type {type(model).__name__}: it must be a Flax NNX module, a bound Linen module, "
-            "or a function of x that returns the scores [n, classes]."
+            "or a function of x that returns the scores [n, classes]. Pass one of these."
         )
     return Network(_Function(model), ())
 
@@ -149,15 +150,28 @@ def _check_mode(call: str, model: Any) -> None:
 
 
 def images(call: str, x: Any) -> Array:
-    x = jnp.asarray(x)
+    x = jnp.asarray(as_array(call, "x", x))
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"`{call}` got x of dtype {x.dtype}: derivatives need floating numbers. Convert x.")
+        raise TypeError(
+            f"`{call}` got x of dtype {x.dtype}: derivatives need floating numbers. Convert it, `x.astype(float)`."
+        )
     if x.ndim < 2 or not x.size:
         raise ValueError(
             f"`{call}` got x of shape {x.shape}: it must be a batch, [n, ..., channels], and not empty. For a single "
             "image use x[None]."
         )
     return x
+
+
+def background(call: str, baseline: Any, x: Array) -> Array:
+    """The baseline as x."""
+    b = jnp.asarray(as_real(call, "baseline", baseline)).astype(x.dtype)
+    if b.ndim > x.ndim or any(n not in (1, m) for n, m in zip(b.shape[::-1], x.shape[::-1], strict=False)):
+        raise ValueError(
+            f"`{call}` got a baseline of shape {b.shape} for x of shape {x.shape}: it is broadcast to x. Pass a "
+            "number, or an array whose last axes are those of x, or 1."
+        )
+    return jnp.broadcast_to(b, x.shape)
 
 
 def compiled(core: Callable, call: Callable, *arguments: Any) -> Any:
@@ -201,17 +215,18 @@ def targets(call: str, target: Any, n: int, classes: int) -> Array | None:
     """One class an image; None, for the class with the highest score, is left to the program."""
     if target is None:
         return None
-    target = jnp.asarray(target)
+    target = jnp.asarray(as_array(call, "target", target))
     if not jnp.issubdtype(target.dtype, jnp.integer) or target.shape not in ((), (n,)):
         raise ValueError(
             f"`{call}` got target of dtype {target.dtype} and shape {target.shape}: it must be one class number, or "
-            f"one for each of the {n} images."
+            f"one for each of the {n} images. Pass integers."
         )
     if not isinstance(target, Tracer):
         values = np.asarray(target)
         if values.size and (values.min() < 0 or values.max() >= classes):
             raise ValueError(
-                f"`{call}` got target {values.tolist()}: the model has {classes} classes, 0 to {classes - 1}."
+                f"`{call}` got target {values.tolist()}: the model has {classes} classes, 0 to {classes - 1}. Pass one "
+                "of these."
             )
     return jnp.broadcast_to(target, (n,))
 
@@ -298,7 +313,7 @@ def layer(call: str, net: Network, x: Array, path: str) -> Features:
     if len(aval.shape) < 3 or aval.shape[0] != len(x):
         raise ValueError(
             f"`{call}` got layer {path!r}, whose output has the shape {aval.shape}: a map needs features at positions, "
-            f"[n, ..., channels] with n={len(x)}."
+            f"[n, ..., channels] with n={len(x)}. Name a layer before the positions are summed."
         )
     return Features(program, place, aval.shape, aval.dtype)
 

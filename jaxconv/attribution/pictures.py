@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxconv.arguments import as_real
+
 MAP, SIGNED = "cividis", "RdBu_r"
 
 
@@ -50,6 +52,7 @@ def overlay(image: Any, map: Any, *, alpha: float = 0.6, colours: str = MAP) -> 
     """
     import matplotlib
 
+    map = as_real("overlay", "map", map)
     if np.ndim(map) != 2 or not 0 <= alpha <= 1:
         raise ValueError(
             f"`overlay` got a map of shape {np.shape(map)} and alpha={alpha}: a map without channels is wanted, "
@@ -145,15 +148,15 @@ def contact_sheet(
     """
     from matplotlib.figure import Figure
 
-    images, path = np.asarray(images), Path(path)
-    maps = {name: np.asarray(values) for name, values in maps.items()}
+    images, path = np.asarray(as_real("contact_sheet", "images", images)), Path(path)
+    maps = {name: np.asarray(as_real("contact_sheet", f"maps[{name!r}]", values)) for name, values in maps.items()}
     wrong = {name: len(values) for name, values in maps.items() if len(values) != len(images)}
     if titles is not None and len(titles) != len(images):
         wrong["titles"] = len(titles)
     if wrong or not maps or not len(images):
         raise ValueError(
             f"`contact_sheet` got {len(images)} images and {wrong or list(maps)}: it wants at least one image, one "
-            "method, and as many maps of each (and titles) as images."
+            "method, and as many maps of each (and titles) as images. Pass as many."
         )
     planes = {name: [_plane("contact_sheet", one) for one in values] for name, values in maps.items()}
     rows, columns = len(images), 1 + len(maps)
@@ -181,11 +184,12 @@ def contact_sheet(
 
 def _colour(call: str, image: Any) -> np.ndarray:
     """[height, width, 3] between 0 and 1."""
-    image = np.asarray(image, float)
+    image = np.asarray(as_real(call, "image", image), float)
     image = image[..., None] if image.ndim == 2 else image
     if image.ndim != 3 or image.shape[-1] not in (1, 3):
         raise ValueError(
-            f"`{call}` got an image of shape {image.shape}: it must be [height, width] with one channel or three."
+            f"`{call}` got an image of shape {image.shape}: it must be [height, width] with one channel or three. Pass "
+            "one image, its channels last."
         )
     span = image.max() - image.min()
     image = (image - image.min()) / span if span > 0 else np.clip(image, 0, 1)
@@ -197,10 +201,10 @@ def _grey(call: str, image: Any) -> np.ndarray:
 
 
 def _plane(call: str, map: Any) -> np.ndarray:
-    plane = np.asarray(map, float)
+    plane = np.asarray(as_real(call, "map", map), float)
     plane = plane.sum(-1) if plane.ndim == 3 else plane
-    if plane.ndim != 2:
-        raise ValueError(f"`{call}` got a map of shape {plane.shape}: it must be [height, width], of one image.")
+    if plane.ndim != 2 or not plane.size:
+        raise ValueError(f"`{call}` got a map of shape {plane.shape}: it must be [height, width], not empty. Pass one.")
     if not np.isfinite(plane).all():
         raise ValueError(f"`{call}` got a map with NaN or infinity: it has no picture. Look at how it was made.")
     return plane

@@ -206,7 +206,7 @@ def exchange(case: Case):
     r"(a f) \star g = a (f \star g), \quad f \star (a g) = \bar a (f \star g)",
     BRACEWELL,
     Domain(modes=MODES),
-    Witness("f ⋆ (a g) = a (f ⋆ g)", lambda: (correlate(f0, 1j * g0), 1j * np.asarray(correlate(f0, g0 + 0j)))),
+    Witness("f ⋆ (a g) = a (f ⋆ g)", lambda: (correlate(f0 + 0j, 1j * g0), 1j * np.asarray(correlate(f0, g0)))),
 )
 def sesquilinear(case: Case):
     (f, g), h, a = case.pair(), case.draw(*case.kernel_shape), case.draw()

@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxconv.arguments import as_array, described, frozen, integers, output_dtype
+from jaxconv.arguments import as_array, described, frozen, integers, output_dtype, promoted
 from jaxconv.engines.base import pairwise
 from jaxconv.lax.base import DimensionNumbers, Padding, dimension_numbers_of
 from jaxconv.padding import lax_axes
@@ -261,7 +261,7 @@ def _image_of(y: Array, n: int, c: int, axes: Sequence[Axis]) -> Array:
     if 0 in y.shape or 0 in (axis.I for axis in axes):
         return jnp.zeros((n, c, *(axis.I for axis in axes)), y.dtype)
     dtype = y.dtype
-    summed = jnp.promote_types(dtype, jnp.float32) if jnp.issubdtype(dtype, jnp.floating) else dtype
+    summed = promoted(dtype, jnp.float32) if jnp.issubdtype(dtype, jnp.floating) else dtype
     y = y.astype(summed).reshape(n, c, *(axis.K for axis in axes), *(axis.O for axis in axes))
     for d, axis in reversed(list(enumerate(axes))):
         low, high, length = _pads(axis)

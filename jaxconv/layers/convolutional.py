@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
-from jaxconv.arguments import described, is_integer
+from jaxconv.arguments import as_array, described, is_integer
 from jaxconv.lax import conv_general_dilated, conv_transpose
 from jaxconv.lax.base import Padding
 from jaxconv.padding import BOUNDARIES
@@ -57,7 +58,8 @@ class Operation:
     accuracy: Accuracy = "normwise"
 
     def __call__(self, lhs, rhs, window_strides, padding, lhs_dilation=None, rhs_dilation=None, **arguments) -> Array:
-        if isinstance(padding, str) and padding in BOUNDARIES:
+        lhs, rhs = (jnp.asarray(as_array("jaxconv.layers.Operation", n, a)) for n, a in (("lhs", lhs), ("rhs", rhs)))
+        if isinstance(padding, str) and padding in BOUNDARIES and lhs.ndim == rhs.ndim:
             K = [d * (k - 1) + 1 for k, d in zip(rhs.shape, rhs_dilation or (1,) * (rhs.ndim - 2), strict=False)]
             pads = [((k - 1) // 2, k // 2) for k in K]
             empty = any(k > 1 and n == 0 for k, n in zip(K, lhs.shape[1:], strict=False))
@@ -98,6 +100,10 @@ def operation_of(call: str, flip_kernel: bool, method: Method, accuracy: Accurac
     return Operation(flip_kernel, tuple(sorted(method.items())) if isinstance(method, Mapping) else method, accuracy)
 
 
+def inputs_of(layer: nnx.Module, inputs: Any) -> Array:
+    return jnp.asarray(as_array(f"jaxconv.layers.{type(layer).__name__}", "inputs", inputs))
+
+
 class _Layer(nnx.Conv):
     flip_kernel: ClassVar[bool]
 
@@ -120,6 +126,9 @@ class _Layer(nnx.Conv):
                 f"`{call}` got padding={padding!r} with input_dilation={self.input_dilation!r}: Flax does not define "
                 f"it for a dilated input. Pass {DILATED[padding]}."
             )
+
+    def __call__(self, inputs: ArrayLike, *args: Any, **kwargs: Any) -> Array:
+        return super().__call__(inputs_of(self, inputs), *args, **kwargs)
 
 
 class Correlate(_Layer):
@@ -220,8 +229,8 @@ class _Transposed(nnx.ConvTranspose):
         super().__init__(in_features, out_features, kernel_size, *args, padding=padding, kernel_init=grouped, **kwargs)
         self.kernel_shape = self.kernel.shape
 
-    def __call__(self, inputs: Array) -> Array:
-        spatial = len(self.kernel_size)
+    def __call__(self, inputs: ArrayLike) -> Array:
+        inputs, spatial = inputs_of(self, inputs), len(self.kernel_size)
         batch = inputs.shape[: inputs.ndim - spatial - 1]
         x = inputs.reshape(math.prod(batch), *inputs.shape[len(batch) :])
         kernel = self.kernel[...]
@@ -245,7 +254,7 @@ class _Transposed(nnx.ConvTranspose):
             feature_group_count=self.feature_group_count, output_padding=more, flip_kernel=self.flip_kernel,
             **self.operation.choice,
         )  # fmt: skip
-        y = y if bias is None else y + bias
+        y = y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + bias.shape)
         return y.reshape(*batch, *y.shape[1:])
 
     # A name asks for S*N positions o of S*i + p = o + D*k. 'VALID' has p = K-1, K dilated, and max(K, S) - S

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.nnx.nn.dtypes import promote_dtype
 from jax import Array
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
-from jaxconv.arguments import described, positive
+from jaxconv.arguments import as_array, described, positive, promoted
 from jaxconv.lax import conv_general_dilated
+from jaxconv.layers.convolutional import inputs_of
 from jaxconv.planner import Accuracy, Method, parse_wishes
 
 CHANNELS_LAST = ("NTC", "TIO", "NTC")
@@ -55,9 +56,9 @@ class ImplicitKernel(nnx.Module):
 
     def __call__(self, taps: int, first: int = 0) -> Array:
         t = (first + jnp.arange(taps, dtype=self.rate.dtype))[:, None] / self.length
-        angles = 2 * jnp.pi * t * jnp.arange(1, self.frequencies + 1, dtype=t.dtype)
+        angles = 2 * jnp.pi * t * jnp.arange(1, self.frequencies + 1, dtype=t.dtype)[None]
         position = jnp.concatenate([t, jnp.cos(angles), jnp.sin(angles)], 1)
-        return jnp.exp(-self.rate[...] * jnp.abs(t)) * self.out(jnp.sin(self.into(position)))
+        return jnp.exp(-self.rate[...][None] * jnp.abs(t)) * self.out(jnp.sin(self.into(position)))
 
 
 class LongConvolve(nnx.Module):
@@ -147,8 +148,9 @@ class LongConvolve(nnx.Module):
             self.kernel = kernel
         self.bias = nnx.Param(bias_init(rngs.params(), (features,), param_dtype)) if use_bias else nnx.data(None)
 
-    def __call__(self, x: Array) -> Array:
-        *batch, time, _ = self._checked(x).shape
+    def __call__(self, x: ArrayLike) -> Array:
+        x = self._checked(x)
+        *batch, time, _ = x.shape
         reach = max(min(self.length, time) - 1, 0)  # farther taps meet no sample
         taps = self._taps(0 if self.causal else -reach, reach)
         y = self._convolved(
@@ -161,12 +163,13 @@ class LongConvolve(nnx.Module):
         self._check_causal("stream")
         dtype = self._promoted(self._taps(0, 0))[0].dtype
         shape = (positive("LongConvolve.stream", "batch", batch), self.length - 1, self.features)
-        return jnp.zeros(shape, jnp.promote_types(dtype, jnp.float32))
+        return jnp.zeros(shape, promoted(dtype, jnp.float32))
 
-    def step(self, x: Array, state: Array) -> tuple[Array, Array]:
+    def step(self, x: ArrayLike, state: ArrayLike) -> tuple[Array, Array]:
         """The outputs for the next samples x (batch, samples, features), and the state after them."""
         self._check_causal("step")
-        if self._checked(x).ndim != 3 or state.shape != (x.shape[0], self.length - 1, self.features):
+        x, state = self._checked(x), jnp.asarray(as_array("LongConvolve.step", "state", state))
+        if x.ndim != 3 or state.shape != (x.shape[0], self.length - 1, self.features):
             raise ValueError(
                 f"`LongConvolve.step` got x of {described(x)} and a state of {described(state)}: x must be (batch, "
                 f"samples, {self.features}) and the state (batch, {self.length - 1}, {self.features}). Begin with "
@@ -174,7 +177,7 @@ class LongConvolve(nnx.Module):
             )
         samples, tail = x.shape[1], self.length - 1
         x, taps = self._promoted(x, self._taps(0, tail))
-        wide = jnp.promote_types(x.dtype, jnp.float32)
+        wide = promoted(x.dtype, jnp.float32)
         full = self._convolved(x, taps, (tail, tail), wide)  # every output that these samples act on
         full += jnp.pad(state, ((0, 0), (0, samples), (0, 0)))
         return self._biased(full[:, :samples].astype(x.dtype)), full[:, samples:]
@@ -204,9 +207,10 @@ class LongConvolve(nnx.Module):
         return promote_dtype(arrays, dtype=self.dtype)
 
     def _biased(self, y: Array) -> Array:
-        return y if self.bias is None else y + self.bias[...].astype(y.dtype)
+        return y if self.bias is None else y + self.bias[...].astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
 
-    def _checked(self, x: Array) -> Array:
+    def _checked(self, x: ArrayLike) -> Array:
+        x = inputs_of(self, x)
         if x.ndim < 2 or x.shape[-1] != self.features:
             raise ValueError(
                 f"`jaxconv.layers.LongConvolve` got x of {described(x)}: it must be (batch..., time, features) with "

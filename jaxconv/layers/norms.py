@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
-from jaxconv.arguments import is_integer
-from jaxconv.layers.convolutional import FLAX_BOUNDARIES
+from jaxconv.arguments import is_integer, promoted
+from jaxconv.layers.convolutional import FLAX_BOUNDARIES, inputs_of
 from jaxconv.padding import BOUNDARIES
 
 
@@ -72,7 +73,7 @@ def operator_norm(layer: nnx.Conv | nnx.ConvTranspose, spatial: int | Sequence[i
     transposed = isinstance(layer, nnx.ConvTranspose)
     groups = getattr(layer, "feature_group_count", 1)
     kernel = layer.kernel[...] if layer.mask is None else layer.kernel[...] * layer.mask
-    kernel = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
+    kernel = kernel.astype(promoted(kernel.dtype, jnp.float32))
     strides, D = _each(layer.strides, rank), _each(layer.kernel_dilation, rank)
     S, L = ((1,) * rank, strides) if transposed else (strides, _each(layer.input_dilation, rank))
     K = [d * (k - 1) + 1 for k, d in zip(layer.kernel_size, D, strict=True)]
@@ -97,10 +98,11 @@ def operator_norm(layer: nnx.Conv | nnx.ConvTranspose, spatial: int | Sequence[i
     whole = max(T) > 1
     half = not whole and not jnp.iscomplexobj(kernel)  # A(-f) is the conjugate of A(f)
     symbol = jnp.moveaxis(kernel, (-2, -1), (0, 1))  # a, (g b), k...
+    wave = promoted(symbol.dtype, jnp.complex64)
     for axis, (p, k, d) in enumerate(zip(P, kernel.shape, D, strict=False)):
         f = np.arange(p // 2 + 1 if half and axis == rank - 1 else p)
         fourier = np.exp(2j * np.pi * (np.outer(f, d * np.arange(k)) % p) / p)
-        symbol = jnp.tensordot(symbol, jnp.asarray(fourier, jnp.result_type(symbol, 1j)), ((2,), (1,)))
+        symbol = jnp.tensordot(symbol.astype(wave), jnp.asarray(fourier, wave), ((2,), (1,)))
     a, gb = symbol.shape[:2]
     parts = [n for p, t in zip(symbol.shape[2:], T, strict=True) for n in (t, p // t)] if whole else []
     symbol = symbol.reshape(a, groups, gb // groups, *(parts or symbol.shape[2:]))
@@ -170,7 +172,8 @@ class SpectralNorm(nnx.Module):
             raise ValueError(f"`jaxconv.layers.SpectralNorm` got bound={bound!r}: it must be positive. Pass 1.0.")
         self.layer, self.bound = layer, bound
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: ArrayLike) -> Array:
+        x = inputs_of(self, x)
         rank = len(self.layer.kernel_size) if hasattr(self.layer, "kernel_size") else 0
         norm = operator_norm(self.layer, x.shape[x.ndim - 1 - rank : x.ndim - 1])
         scaled = nnx.clone(self.layer)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxconv.arguments import as_array, axis_indices, described, frozen
+from jaxconv.arguments import as_floating, axis_indices, described, frozen, promoted
 from jaxconv.matching.windows import power_of_two
 from jaxconv.planner import Accuracy, Method, Precision
 from jaxconv.signal.convolution import sum_of
@@ -59,7 +59,7 @@ def autocorrelation(
     Source: Padfield, Masked object registration in the Fourier domain (2012).
     """
     call = "jaxconv.matching.autocorrelation"
-    x = jnp.asarray(as_array(call, "image", image))
+    x = as_floating(call, "image", image)
     if x.size == 0:
         raise ValueError(f"`{call}` got an image of {described(x)}: it must not be empty. Pass one with some pixels.")
     if jnp.iscomplexobj(x):
@@ -67,7 +67,6 @@ def autocorrelation(
             f"`{call}` got an image of {described(x)}: similarity is defined for real numbers. Pass its absolute "
             "value, or use `jaxconv.signal.autocorrelation`."
         )
-    x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
     along = tuple(range(x.ndim)) if axes is None else axis_indices(call, "axes", frozen(call, "axes", axes), x.ndim)
     lags = tuple((-(x.shape[d] // 2), x.shape[d] // 2) for d in along) if lags is None else frozen(call, "lags", lags)
     return _overlapped(x, call, along, lags, (frozen(call, "method", method), accuracy, precision))
@@ -79,7 +78,7 @@ def _overlapped(x: Array, call: str, axes: tuple[int, ...], lags, how) -> Array:
         return sum_of(call, False, a, b, "full", *how, axes=axes, lags=lags)
 
     dtype = x.dtype
-    x = x.astype(jnp.promote_types(dtype, jnp.float32))
+    x = x.astype(promoted(dtype, jnp.float32))
     x = x / power_of_two(jnp.abs(x).max())
     x = x - x.mean(axes, keepdims=True)
     x = x / power_of_two(jnp.abs(x).max())

@@ -69,7 +69,7 @@ def find_matches(
         raise ValueError(f"`{call}` got count={count!r}: it must be an integer, 1 or more. Pass how many to find.")
     each = (min_distance,) * response.ndim if is_integer(min_distance) else min_distance
     distances = integers(call, "min_distance", each, response.ndim, least=0)
-    return _found(response, jnp.asarray(threshold), int(count), distances)
+    return _found(response, jnp.asarray(as_array(call, "threshold", threshold)), int(count), distances)
 
 
 @partial(jax.jit, static_argnums=(2, 3), inline=True)

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from jaxconv.arguments import as_array, described
+from jaxconv.arguments import as_floating, common_dtype, described, promoted
 from jaxconv.matching.windows import power_of_two
 
 COARSE = 16  # positions per pixel from which Newton's steps to the peak begin
@@ -79,10 +79,7 @@ def phase_cross_correlation(
     Kuglin and Hines, The phase correlation image alignment method (1975).
     """
     call = "jaxconv.matching.phase_cross_correlation"
-    images = [
-        jnp.asarray(as_array(call, name, a))
-        for name, a in (("reference_image", reference_image), ("moving_image", moving_image))
-    ]
+    images = as_floating(call, "reference_image", reference_image), as_floating(call, "moving_image", moving_image)
     if images[0].shape != images[1].shape or not images[0].size or not images[0].ndim:
         raise ValueError(
             f"`{call}` got images of {described(images[0])} and {described(images[1])}: images must be same shape, and "
@@ -101,19 +98,22 @@ def phase_cross_correlation(
             f"`{call}` got upsample_factor={upsample_factor!r}: it must be a whole number, 1 or more, or inf. "
             "Pass the steps per pixel."
         )
-    return _registered(*images, float(upsample_factor), space == "real", normalization == "phase")
+    dtype = promoted(common_dtype(call, *images), jnp.float32)
+    return _registered(
+        *(a.astype(dtype) for a in images), float(upsample_factor), space == "real", normalization == "phase"
+    )
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4), inline=True)
 def _registered(a: Array, b: Array, factor: float, real: bool, phase: bool) -> Registration:
     scales = [power_of_two(jnp.abs(c).max()) for c in (a, b)]  # so that no square overflows
     a, b = (c / scale for c, scale in zip((a, b), scales, strict=True))
-    R, M = (jnp.fft.fftn(a), jnp.fft.fftn(b)) if real else (a + 0j, b + 0j)
+    R, M = (jnp.fft.fftn(a), jnp.fft.fftn(b)) if real else (c.astype(promoted(c.dtype, jnp.complex64)) for c in (a, b))
     product = R * jnp.conj(M)
     if phase:
         eps = jnp.finfo(product.dtype).eps
         power = product.real**2 + product.imag**2
-        product = product * lax.rsqrt(jnp.maximum(power, (100 * eps) ** 2))
+        product = product * lax.rsqrt(jnp.maximum(power, (100 * eps) ** 2)).astype(product.dtype)
     fixed = lax.stop_gradient(product)
 
     correlation = jnp.fft.ifftn(fixed)
@@ -144,8 +144,8 @@ def _registered(a: Array, b: Array, factor: float, real: bool, phase: bool) -> R
 
 def _waves(size: int, shifts: Array) -> Array:
     """exp(2 pi i f s) for each shift s and each frequency f of a transform of that size."""
-    f = jnp.asarray(np.fft.fftfreq(size), shifts.dtype)
-    return jnp.exp(2j * jnp.pi * shifts[..., None] * f)
+    angles = 2 * jnp.pi * jnp.multiply.outer(shifts, jnp.asarray(np.fft.fftfreq(size), shifts.dtype))
+    return lax.complex(jnp.cos(angles), jnp.sin(angles))
 
 
 def _at(product: Array, shift: Array) -> Array:
@@ -177,6 +177,7 @@ def _searched(product: Array, start: Array, factor: int) -> tuple[Array, Array]:
 def _finest(product: Array, start: Array) -> Array:
     scale = lax.stop_gradient(jnp.maximum(jnp.abs(_at(product, start)) ** 2, jnp.finfo(start.dtype).tiny))
     moving = np.asarray(product.shape) > 1  # an axis of one position has no frequency but 0
+    eye = jnp.eye(len(moving), dtype=start.dtype)
 
     def newton(product: Array, s: Array) -> Array:
         def height(s):
@@ -184,10 +185,10 @@ def _finest(product: Array, start: Array) -> Array:
             return (value.real**2 + value.imag**2) / scale
 
         slope, curvature = jax.grad(height)(s), jax.hessian(height)(s)
-        curvature = jnp.where(np.outer(moving, moving), curvature, -np.eye(len(moving)))
+        curvature = jnp.where(np.outer(moving, moving), curvature, -eye)
         # Stripes do not say how far they are shifted along themselves: there the curvature is 0, and so is the step.
         eps = jnp.finfo(s.dtype)
-        curvature = curvature - (8 * eps.eps * jnp.abs(curvature).max() + eps.tiny) * np.eye(len(moving))
+        curvature = curvature - (8 * eps.eps * jnp.abs(curvature).max() + eps.tiny) * eye
         return s - jnp.clip(jnp.linalg.solve(curvature, slope), -1 / COARSE, 1 / COARSE)
 
     fixed = lax.stop_gradient(product)

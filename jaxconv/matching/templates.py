@@ -1,22 +1,32 @@
 """How similar a probe is to each place of an image: template matching in N dimensions."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
-from jaxconv.arguments import ArgumentError, as_array, axis_indices, described, frozen
+from jaxconv.arguments import (
+    ArgumentError,
+    as_array,
+    as_floating,
+    axis_indices,
+    common_dtype,
+    described,
+    frozen,
+    promoted,
+)
 from jaxconv.matching.windows import moments, power_of_two
 from jaxconv.planner import Accuracy, Method, Precision
 from jaxconv.signal.convolution import sum_of
 
 MEASURES = ("ccoeff_normed", "ccoeff", "ccorr_normed", "ccorr", "sqdiff_normed", "sqdiff")
 PADS = ("constant", "edge", "linear_ramp", "maximum", "mean", "median", "minimum", "reflect", "symmetric", "wrap")
-FLAT = 16  # roundoffs of the image's largest value: a window whose standard deviation is less is taken for flat
+FLAT = 16  # roundoffs of a window's own size: one whose standard deviation is less is taken for flat
 
 
 class _Match(NamedTuple):
@@ -93,9 +103,11 @@ def match_template(
     Static under `jax.jit`: everything but the arrays and constant_values.
 
     Means and spreads of windows are updated, not subtracted, so a large offset cancels nothing; levels and sizes
-    that a measure does not see are taken off first. The correlation's own error is relative to the image's largest
-    values, so a window whose standard deviation is below 16 roundoffs of these counts as flat; where `mask` weighs the
-    window (or `image_mask` the template), below 16 roots of the roundoff.
+    that a measure does not see are taken off first. A window counts as flat whose standard deviation is below 16
+    roundoffs of its own root mean square, that of the sum's terms; where `mask` weighs the window (or `image_mask` the
+    template), below 16 roots of the roundoff. The FFT's error is relative to the image's largest values: where these
+    would hide a window that is not flat, 'auto' sums element by element instead. With masks, or a `method` that is
+    forced, such windows count as flat, too, unless accuracy is 'elementwise'.
 
     Differs from scikit-image: sums are made in the image's floating type; masks, measures, batches. Differs from
     OpenCV: channels are an axis like the others; masks are weights, not squared; 'sqdiff_normed' is not cut at 1.
@@ -127,7 +139,7 @@ def match_template(
                 f"`{call}` got {n} of shape {m.shape} for an array of shape {a.shape}: they must be equal. "
                 "Broadcast it with `jnp.broadcast_to`."
             )
-    dtype = jnp.result_type(x, t)
+    dtype = common_dtype(call, x, t)
     x, t, w, v = (
         None if a is None else a.astype(dtype).reshape((1,) * (rank - a.ndim) + a.shape) for a in (x, t, *masks)
     )
@@ -135,7 +147,11 @@ def match_template(
     assert t is not None
     if pad_input:
         pads = [(t.shape[d] // 2, t.shape[d] - 1 - t.shape[d] // 2) if d in along else (0, 0) for d in range(rank)]
-        more = {"constant_values": jnp.asarray(constant_values, dtype)} if mode == "constant" else {}
+        more = (
+            {"constant_values": jnp.asarray(as_array(call, "constant_values", constant_values), dtype)}
+            if mode == "constant"
+            else {}
+        )
         x = jnp.pad(x, pads, mode=mode, **more)
         v = v if v is None else jnp.pad(v, pads)
     small = [d for d in along if not 1 <= t.shape[d] <= x.shape[d]]
@@ -152,7 +168,7 @@ def match_template(
 def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Match) -> Array:
     call, measure, axes, (method, accuracy, precision) = static
 
-    def sums(a: Array, b: Array) -> Array:
+    def sums(a: Array, b: Array, accuracy=accuracy) -> Array:
         """sum over k of a[o + k] * b[k], for the windows that lie inside."""
         return sum_of(call, False, a, b, "valid", method, accuracy, precision, axes=axes)
 
@@ -162,19 +178,18 @@ def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Matc
     shape = [t.shape[d] if d in axes else 1 for d in range(x.ndim)]
     centred, normed, squared = (measure.startswith("ccoeff"), measure.endswith("normed"), measure.startswith("sqdiff"))
     dtype = x.dtype
-    x, t = (a.astype(jnp.promote_types(dtype, jnp.float32)) for a in (x, t))
+    x, t = (a.astype(promoted(dtype, jnp.float32)) for a in (x, t))
     w, v = (None if a is None else a.astype(x.dtype) for a in (w, v))
     seen = jnp.isfinite(x) if v is None else jnp.isfinite(x) & (v > 0)
     holes = ~jnp.isfinite(x) if v is None else ~jnp.isfinite(x) & (v > 0)  # their windows are NaN
     x = jnp.where(seen, x, 0)
     if normed:  # sizes drop out, and so no square overflows; where they are subtracted both are divided alike
-        sizes = [power_of_two(jnp.abs(a).max()) for a in (x, t)]
+        sizes = [power_of_two(jnp.abs(a).max(initial=0)) for a in (x, t)]
         sizes = [jnp.maximum(*sizes)] * 2 if squared else sizes
         x, t = x / sizes[0], t / sizes[1]
     weights, given = jnp.ones_like(t) if w is None else w, t
     # Squared differences do not change with a level that is subtracted from both, nor centred products with any.
-    share = seen.astype(x.dtype) if v is None else v * seen
-    level = total(x * share) / jnp.maximum(total(share), jnp.finfo(x.dtype).tiny) if centred or squared else 0.0
+    level = _level(x, seen if v is None else v * seen, shape, axes) if centred or squared else 0.0
     original, x = x, jnp.where(seen, x - level, 0)
     if centred:
         whole = total(weights)
@@ -187,7 +202,7 @@ def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Matc
     broken = jnp.isnan(windows.mean)
     if w is None:  # all that is known of a window without the template comes without cancellation, and stays local
         counts, mean, spread = windows
-        energy = spread + counts * (mean + level) ** 2 if measure == "sqdiff_normed" else spread + counts * mean**2
+        energy = spread + counts * (mean + level if measure == "sqdiff_normed" else mean) ** 2
     else:
         counts = total(weights) if v is None else sums(v, weights)
         counts = jnp.where(counts < 1e-4 * total(weights), 0, counts)  # of an FFT: nothing is left of these windows
@@ -195,7 +210,19 @@ def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Matc
         energy = sums((original if measure == "sqdiff_normed" else x) ** 2 * (1 if v is None else v), weights)
         spread = energy - counts * mean**2
     some = jnp.where(counts == 0, 1, counts)
-    product = sums(masked, weights * t)
+    # What counts as flat: the error of the sums that a spread is a difference of, or that the product has. An
+    # element by element sum of x t is within some roundoffs of |x| |t|, the norms of the window and the template.
+    eps = jnp.finfo(x.dtype).eps / 2
+    coarse = FLAT * jnp.sqrt(eps)
+    limits = (FLAT * eps if w is None else coarse), (FLAT * eps if v is None else coarse)
+    largest, own, rounded = (jnp.abs(a).max(axes, keepdims=True) for a in (x, t, given))
+    flat, lost = spread <= limits[0] ** 2 * energy, spread <= some * (limits[0] * largest) ** 2
+    if centred and normed and w is None and v is None and (method, accuracy) == ("auto", "normwise"):
+        hidden = (lost & ~flat).any()
+        product = lax.cond(hidden, partial(sums, accuracy="elementwise"), sums, masked, weights * t)
+    else:
+        product = sums(masked, weights * t)
+        flat = flat if accuracy == "elementwise" else flat | lost
     if v is None:
         template, squares = jnp.zeros((), x.dtype) if centred else total(weights * t), total(weights * t * t)
         norm = total(weights * given**2)
@@ -215,15 +242,22 @@ def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Matc
         return answer(_ratio(difference, energy, norm, 1.0) if normed else difference)
     if not centred:
         return answer(jnp.clip(_ratio(product, energy, norm, 0.0), -1, 1))
-    # What counts as flat: the error of the sums that a spread is a difference of, or that the product has.
-    eps = jnp.finfo(x.dtype).eps / 2
-    coarse = FLAT * jnp.sqrt(eps)
-    limits = (FLAT * eps if w is None else coarse), (FLAT * eps if v is None else coarse)
-    largest, own, rounded = (jnp.abs(a).max(axes, keepdims=True) for a in (x, t, given))
-    floors = some * (limits[0] * largest) ** 2, some * jnp.maximum(limits[1] * own, FLAT * eps * rounded) ** 2
-    flat = (spread <= floors[0]) | (squares <= floors[1])
+    flat |= squares <= some * jnp.maximum(limits[1] * own, FLAT * eps * rounded) ** 2
     value = _ratio(product, jnp.where(flat, 1, spread), jnp.where(flat, 1, squares), 0.0)
     return answer(jnp.clip(jnp.where(flat, 0, value), -1, 1))
+
+
+# A window with the mean p and the variance s loses about (p - level)^2 / s by the level that is left in it: the sum
+# of these is least at the mean of all p with the weights 1/s. So a bright region does not round away a faint one.
+def _level(x: Array, seen: Array, shape: Sequence[int], axes: tuple[int, ...]) -> Array:
+    """What to subtract from an image: near the means of those of its windows that have the least contrast."""
+    weight, mean, spread = lax.stop_gradient(moments(x, shape, seen.astype(x.dtype)))
+    variance = spread / jnp.where(weight == 0, 1, weight)
+    flat = variance <= (FLAT * jnp.finfo(x.dtype).eps / 2 * mean) ** 2
+    share = jnp.where(
+        flat, 0, variance.min(axes, keepdims=True, where=~flat, initial=jnp.inf) / jnp.where(flat, 1, variance)
+    )
+    return (share * mean).sum(axes, keepdims=True) / jnp.maximum(share.sum(axes, keepdims=True), 1)
 
 
 def _ratio(a: Array, b: Array, c: Array, otherwise: float) -> Array:
@@ -233,10 +267,10 @@ def _ratio(a: Array, b: Array, c: Array, otherwise: float) -> Array:
 
 
 def _real(call: str, name: str, value) -> Array:
-    array = jnp.asarray(as_array(call, name, value))
+    array = as_floating(call, name, value)
     if jnp.iscomplexobj(array):
         raise TypeError(
             f"`{call}` got {name} of {described(array)}: similarity is defined for real numbers. Pass its absolute "
             "value, or use `jaxconv.correlate`."
         )
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
+    return array

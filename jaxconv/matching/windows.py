@@ -19,6 +19,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxconv.arguments import promoted
+
 
 class Moments(NamedTuple):
     """Of each window the weight (how many numbers it has), their mean, and the squared differences from it."""
@@ -66,7 +68,7 @@ def _joined(p: Moments, q: Moments) -> Moments:
 
 def power_of_two(largest: Array) -> Array:
     """The power of two just above a size (1 for 0): to divide by it rounds nothing, and no square overflows then."""
-    dtype = jnp.promote_types(largest.dtype, jnp.float32)
+    dtype = promoted(largest.dtype, jnp.float32)
     largest = lax.stop_gradient(largest).astype(dtype)
     exponent = jnp.frexp(jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 0.5))[1]
     most = jnp.finfo(dtype).maxexp - 8

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from jaxconv.along import contract_along, known_terms
-from jaxconv.arguments import ArgumentError, as_array, axis_indices, described, frozen, is_integer
+from jaxconv.arguments import ArgumentError, as_array, axis_indices, described, frozen, is_integer, promoted
 from jaxconv.ndimage import integers
 from jaxconv.ndimage.integers import cast, divided, stored
 from jaxconv.padding import BOUNDARIES, extend
@@ -53,6 +53,7 @@ def filtered1d(
             f"`{call}` got axis={axis!r} and origin={origin!r}: both must be integers. Pass the axis' position and, to "
             "move the weights, a whole number."
         )
+    weights = as_array(call, "weights", weights)
     if np.ndim(weights) != 1 or not np.size(weights):
         raise ArgumentError(
             f"`{call}` got weights of shape {np.shape(weights)}: no filter weights given along one axis. "
@@ -106,7 +107,7 @@ def filtered(
         return cast(y, dtype)
     weights = (weights if isinstance(weights, np.ndarray) else jnp.asarray(weights)).astype(summed)
     weights = weights if flip else weights.conj()
-    terms = known_terms(call, image, weights, wishes, forced)
+    terms = known_terms(call, weights, wishes, forced)
     static = _Filter(call, flip, along, mode, tuple(centres), dtype.name, wishes, forced, size)
     return _apply(image, weights, terms, cval, static)
 
@@ -170,7 +171,7 @@ def _types(
     # Integers are summed in the widest floating type, floating images in their own; no narrower than the result.
     own = image.dtype if jnp.issubdtype(image.dtype, jnp.inexact) else jnp.result_type(float)
     least = jnp.complex64 if is_complex else jnp.float32 if mean else dtype
-    return jnp.promote_types(jnp.promote_types(own, dtype), least), dtype
+    return promoted(own, dtype, least), dtype
 
 
 def complex_of(call: str, dtype: np.dtype, given: bool) -> np.dtype:
@@ -181,7 +182,7 @@ def complex_of(call: str, dtype: np.dtype, given: bool) -> np.dtype:
         warnings.warn(f"`{call}`: promoting specified output dtype to complex", stacklevel=5)
     if jnp.issubdtype(dtype, np.integer):  # as NumPy: the wider integers to complex128, where there is one
         return jax.dtypes.canonicalize_dtype(np.promote_types(dtype, np.complex64))
-    return jnp.promote_types(dtype, jnp.complex64)
+    return promoted(dtype, jnp.complex64)
 
 
 def _is_zero(cval) -> bool:

@@ -10,7 +10,7 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxconv.arguments import ArgumentError, is_integer
+from jaxconv.arguments import ArgumentError, as_floating, is_integer
 from jaxconv.ndimage.base import How, Mode, axes_of, each, filtered1d, image_of
 from jaxconv.ndimage.integers import cast, stored
 
@@ -208,8 +208,10 @@ def _gaussian(call: str, sigma, order, truncate, radius):
             f"`{call}` got a traced sigma without a radius: the number of weights must be known when the function "
             "is traced. Pass `radius=`, such as int(4 * sigma + 0.5) of the largest sigma, or a static sigma."
         )
+    sigma = as_floating(call, "sigma", sigma)
     none = sigma <= NEGLIGIBLE
-    return jnp.where(none, _impulse(radius), _weights(jnp, jnp.where(none, 1, sigma), order, radius))
+    impulse = jnp.asarray(_impulse(radius), sigma.dtype)
+    return jnp.where(none, impulse, _weights(jnp, jnp.where(none, 1, sigma), order, radius))
 
 
 def _impulse(radius: int) -> np.ndarray:
@@ -219,15 +221,16 @@ def _impulse(radius: int) -> np.ndarray:
 # f = q(k) exp(-k^2 / 2 sigma^2): f' = (q' - q k / sigma^2) exp(...), so the polynomial q of the next order
 # is q' - k q / sigma^2. (In SciPy's words: the last bit of a weight tells in an integer.)
 def _weights(xp: Any, sigma, order: int, radius: int):
-    k, powers = np.arange(-radius, radius + 1), np.arange(order + 1)
+    dtype = getattr(sigma, "dtype", float)
+    k, powers = xp.arange(-radius, radius + 1, dtype=dtype), np.arange(order + 1)
     phi = xp.exp(-0.5 / (sigma * sigma) * k**2)
     phi = phi / phi.sum()
     dot = np.dot if xp is np else partial(jnp.dot, precision="highest")
-    step = np.diag(powers[1:], 1) + xp.diag(xp.ones(order) / -(sigma * sigma), -1)
-    q = np.eye(order + 1)[0]
+    step = xp.asarray(np.diag(powers[1:], 1), dtype) + xp.diag(xp.ones(order, dtype) / -(sigma * sigma), -1)
+    q = xp.asarray(np.eye(order + 1)[0], dtype)
     for _ in range(order):
         q = dot(step, q)
-    return dot(k[:, None] ** powers, q) * phi
+    return dot(xp.stack([k**n for n in powers.tolist()], 1), q) * phi
 
 
 def _mean(call: str, input, size, axis, output, mode, cval, origin, how: How) -> Array:

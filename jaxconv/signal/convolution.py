@@ -12,7 +12,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jaxconv import separable
 from jaxconv.along import contract_along, known_terms
-from jaxconv.arguments import as_array, axis_indices, common_dtype, described, frozen, output_dtype
+from jaxconv.arguments import as_array, as_floating, axis_indices, common_dtype, described, frozen, output_dtype
 from jaxconv.padding import extend, lag_axes, mode_axes
 from jaxconv.planner import Accuracy, Method, Precision, Wishes, parse_wishes
 from jaxconv.problem import Triple
@@ -223,7 +223,7 @@ def _by_fft(call: str, in1, in2, mode, axes, engine: str, precision) -> Array:
     # As SciPy: where there is nothing to transform the arrays are multiplied, whatever their dtype.
     if not convolved:
         return sum_of(call, True, in1, in2, mode, "auto", precision=precision, axes=axes)
-    in1, in2 = (a if jnp.issubdtype(jnp.result_type(a), jnp.inexact) else jnp.asarray(a, float) for a in (in1, in2))
+    in1, in2 = as_floating(call, "in1", in1), as_floating(call, "in2", in2)
     if mode == "valid" and (axes is not None or np.ndim(in1) == np.ndim(in2)):
         axes = convolved  # axes of length 1 broadcast: they do not forbid 'valid'
     forward = {"forward": engine} if engine == "overlap" else engine
@@ -260,7 +260,7 @@ def sum_of(
     values = (mode, axes, boundary, origin, lags, preferred)
     mode, axes, boundary, origin, lags, preferred = (frozen(call, n, v) for n, v in zip(names, values, strict=True))
     known = in2.conj() if isinstance(in2, np.ndarray) and not flip else in2
-    terms = known_terms(call, in1, known, wishes, forced)
+    terms = known_terms(call, known, wishes, forced)
     static = Sum(call, flip, mode, wishes, axes, boundary, origin, lags, preferred, forced, otherwise)
     return _sum(in1, in2, terms, fill, static)
 

@@ -7,7 +7,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxconv.arguments import ArgumentError, as_array, axis_indices, frozen, is_integer
+from jaxconv.arguments import ArgumentError, as_array, as_floating, axis_indices, frozen, is_integer
 from jaxconv.padding import MODES, lag_axes, mode_axes
 from jaxconv.planner import Accuracy, Method, Precision
 from jaxconv.signal.convolution import sum_of
@@ -105,9 +105,7 @@ def autocorrelation(
     Source: Oppenheim and Schafer, Discrete-Time Signal Processing, 10.6; MATLAB's xcorr.
     """
     call = "jaxconv.signal.autocorrelation"
-    x = jnp.asarray(as_array(call, "x", x))
-    if scale != "none" and not jnp.issubdtype(x.dtype, jnp.inexact):
-        x = x.astype(jnp.result_type(float))  # a scaled sum is no integer
+    x = jnp.asarray(as_array(call, "x", x)) if scale == "none" else as_floating(call, "x", x)  # no integer if scaled
     if scale not in SCALES:
         raise ValueError(
             f"`{call}` got scale={scale!r}: the scales are {', '.join(map(repr, SCALES))}. Pass one of them."

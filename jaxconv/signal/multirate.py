@@ -12,7 +12,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxconv.along import contract_along
-from jaxconv.arguments import ArgumentError, as_array, axis_indices, is_integer
+from jaxconv.arguments import ArgumentError, as_array, axis_indices, is_integer, promoted
 from jaxconv.padding import extend
 from jaxconv.planner import Accuracy, Method, Precision, Wishes, parse_wishes
 from jaxconv.problem import Axis, Triple
@@ -193,9 +193,9 @@ def _resampled(call: str, x, h, up: int, down: int, centre: int, outputs: int, a
         raise ValueError(f"`{call}` got mode={mode!r}: the modes are {', '.join(map(repr, EXTENSIONS))}. Pass one.")
     cval = as_array(call, "cval", cval)
     none = mode != "constant" or (not isinstance(cval, jax.Array) and np.all(cval == 0))
-    floats = [a.dtype if jnp.issubdtype(jnp.result_type(a), jnp.inexact) else jnp.result_type(float) for a in (h, x)]
-    dtype = jnp.promote_types(*map(jnp.dtype, floats))
-    static = _Resampling(call, up, down, centre, outputs, axis, mode, jax.dtypes.canonicalize_dtype(dtype).name, wishes)
+    kinds = [jnp.result_type(a) for a in (h, x)]
+    dtype = promoted(*(t if jnp.issubdtype(t, jnp.inexact) else jnp.result_type(float) for t in kinds))
+    static = _Resampling(call, up, down, centre, outputs, axis, mode, dtype.name, wishes)
     return _apply(x, h, None if none else cval, static)
 
 

@@ -7,7 +7,7 @@ from jax import Array, lax
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxconv.arguments import as_array, is_integer
+from jaxconv.arguments import as_array, common_dtype, is_integer
 from jaxconv.padding import MODES
 from jaxconv.signal.convolution import convolve
 
@@ -106,8 +106,8 @@ def deconvolve(signal: ArrayLike, divisor: ArrayLike) -> tuple[Array, Array]:
                 "Pass the coefficients."
             )
     a, d = (jnp.atleast_1d(jnp.asarray(array)) for array in arrays.values())
-    floating = jnp.result_type(a, d, float) if not jnp.issubdtype(jnp.result_type(a, d), jnp.inexact) else None
-    dtype = floating or jnp.result_type(a, d)
+    dtype = common_dtype(call, a, d)
+    dtype = dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.result_type(float)
     if len(d) > len(a):
         return jnp.zeros(0, dtype), a
     if not isinstance(d, Tracer) and d[0] == 0:

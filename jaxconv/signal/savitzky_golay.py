@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxconv.arguments import as_array, axis_indices, is_integer
+from jaxconv.arguments import as_floating, axis_indices, is_integer
 from jaxconv.ndimage.base import How
 from jaxconv.ndimage.sums import convolve1d
 
@@ -104,12 +104,11 @@ def savgol_filter(
     Source: scipy.signal.savgol_filter.
     """
     call = "jaxconv.signal.savgol_filter"
-    x = jnp.asarray(as_array(call, "x", x))
+    x = as_floating(call, "x", x)
     if mode not in MODES:
         raise ValueError(
             f"`{call}` got mode={mode!r}: mode must be 'mirror', 'constant', 'nearest', 'wrap' or 'interp'. Pass one."
         )
-    x = x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.result_type(float))
     h = savgol_coeffs(window_length, polyorder, deriv, delta)
     if mode != "interp":
         return convolve1d(x, h, axis, mode=mode, cval=cval, **how)
