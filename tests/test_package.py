@@ -13,9 +13,9 @@ from jaxconv import attribution, lax, layers, matching, ndimage, signal
 
 ROOT = Path(__file__).parent.parent
 STREET = [
-    "problem", "arguments", "padding", "reference", "engines", "costs", "wisdom", "planner", "primitive", "plan",
-    "tune", "separable", "along", "lax", "ndimage", "signal", "matching", "layers", "attribution", "identities",
-    "cli",
+    "problem", "arguments", "padding", "reference", "engines", "costs", "wisdom", "planner", "literal", "primitive",
+    "plan", "tune", "separable", "along", "lax", "ndimage", "signal", "matching", "layers", "attribution",
+    "identities", "cli",
 ]  # fmt: skip
 FOLDERS = ("attribution", "engines", "identities", "layers", "lax", "matching", "ndimage", "signal")
 
