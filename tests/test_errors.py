@@ -231,6 +231,7 @@ CALLS = {
     "output dtype": (lambda: ndimage.sobel(x1, output="U3"), Argument, "output='U3'", "numeric dtype"),
     "complex cval": (lambda: ndimage.correlate(x1, h1, mode="constant", cval=1j), ValueError, "cval=1j", "real cval"),
     "cvals": (lambda: ndimage.correlate(x1, h1, cval=np.ones(2)), ValueError, "cval of shape (2,)", "one number"),
+    "method of integers": (lambda: ndimage.correlate([1, 2], [0.5], method="shifts"), ValueError, "method='shifts' for a result of int", "floating `output`"),
     "keyword": (lambda: ndimage.sobel(x1, sigma=3), TypeError, "['sigma']", "Correct the name"),
     "sequence": (lambda: ndimage.gaussian_filter(x2, [1, 2, 3]), Argument, "sigma=[1, 2, 3]", "equal to input rank"),
     "order": (lambda: ndimage.gaussian_filter1d(x1, 1, order=-1), ValueError, "order=-1", "nonnegative"),

@@ -253,10 +253,3 @@ def test_traced_weights_have_no_derivative():
     assert slope.dtype == np.float32
     assert (slope == 1).all()
     alike(jax.vmap(lambda w: ndimage.correlate(X[0], w))(w[None])[0], scipy.ndimage.correlate(X[0], w))
-
-
-def test_a_method_is_refused():
-    for method in ("direct", "separable"):
-        with pytest.raises(ValueError, match=f"method='{method}' for a result of uint8: .* a method of its own"):
-            ndimage.correlate(X[0], TENTHS, method=method)
-    ndimage.correlate(X[0], TENTHS, np.float32, method="direct")

@@ -30,6 +30,7 @@ def gaussian_filter1d(
 
     >>> np.round(np.asarray(gaussian_filter1d([0., 0., 1., 0., 0.], 1.0), float), 3)
     array([0.058, 0.242, 0.399, 0.242, 0.058])
+    >>> import jax
     >>> round(float(jax.grad(lambda s: gaussian_filter1d([0., 0., 1., 0., 0.], s, radius=4)[2])(1.0)), 2)
     -0.4
 
