@@ -118,6 +118,7 @@ def unpool(y: Array, switches: Array, shape: Sequence[int]) -> Array:
             "must have one shape, and the result the same images and channels. Pass what `max_pool` was given and gave."
         )
     n, c = shape[0], shape[-1]
+    y = y.astype(jnp.int32) if y.dtype == jnp.bool_ else y  # booleans are counted
     flat = jnp.zeros((n, int(np.prod(shape[1:-1])), c), y.dtype)
     image, channel = jnp.arange(n)[:, None, None], jnp.arange(c)
     return flat.at[image, switches.reshape(n, -1, c), channel].add(y.reshape(n, -1, c)).reshape(shape)

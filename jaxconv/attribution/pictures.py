@@ -148,8 +148,8 @@ def contact_sheet(
     """
     from matplotlib.figure import Figure
 
-    images, path = np.asarray(as_real("contact_sheet", "images", images)), Path(path)
-    maps = {name: np.asarray(as_real("contact_sheet", f"maps[{name!r}]", values)) for name, values in maps.items()}
+    images, path = np.atleast_1d(as_real("contact_sheet", "images", images)), Path(path)
+    maps = {name: np.atleast_1d(as_real("contact_sheet", f"maps[{name!r}]", values)) for name, values in maps.items()}
     wrong = {name: len(values) for name, values in maps.items() if len(values) != len(images)}
     if titles is not None and len(titles) != len(images):
         wrong["titles"] = len(titles)
@@ -186,10 +186,10 @@ def _colour(call: str, image: Any) -> np.ndarray:
     """[height, width, 3] between 0 and 1."""
     image = np.asarray(as_real(call, "image", image), float)
     image = image[..., None] if image.ndim == 2 else image
-    if image.ndim != 3 or image.shape[-1] not in (1, 3):
+    if image.ndim != 3 or image.shape[-1] not in (1, 3) or not image.size:
         raise ValueError(
-            f"`{call}` got an image of shape {image.shape}: it must be [height, width] with one channel or three. Pass "
-            "one image, its channels last."
+            f"`{call}` got an image of shape {image.shape}: it must be [height, width] with one channel or three, "
+            "and not empty. Pass one image, its channels last."
         )
     span = image.max() - image.min()
     image = (image - image.min()) / span if span > 0 else np.clip(image, 0, 1)

@@ -60,7 +60,9 @@ class Operation:
     def __call__(self, lhs, rhs, window_strides, padding, lhs_dilation=None, rhs_dilation=None, **arguments) -> Array:
         lhs, rhs = (jnp.asarray(as_array("jaxconv.layers.Operation", n, a)) for n, a in (("lhs", lhs), ("rhs", rhs)))
         if isinstance(padding, str) and padding in BOUNDARIES and lhs.ndim == rhs.ndim:
-            K = [d * (k - 1) + 1 for k, d in zip(rhs.shape, rhs_dilation or (1,) * (rhs.ndim - 2), strict=False)]
+            K = [
+                max(d * (k - 1) + 1, 1) for k, d in zip(rhs.shape, rhs_dilation or (1,) * (rhs.ndim - 2), strict=False)
+            ]
             pads = [((k - 1) // 2, k // 2) for k in K]
             empty = any(k > 1 and n == 0 for k, n in zip(K, lhs.shape[1:], strict=False))
             if empty and BOUNDARIES[padding] != "constant":
