@@ -25,7 +25,7 @@ if not NIGHTLY:
         FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join([GIVEN, *FLAGS])  # read when the first device is made
 
-settings.register_profile("short", deadline=None, max_examples=15, derandomize=True, print_blob=True)
+settings.register_profile("short", deadline=None, max_examples=10, derandomize=True, print_blob=True)
 settings.register_profile("nightly", deadline=None, max_examples=650, derandomize=True, print_blob=True)
 settings.register_profile("soak", deadline=None, max_examples=5000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "nightly" if NIGHTLY else "short"))

@@ -32,7 +32,7 @@ class Block(nnx.Module):
     def __init__(self, features, rngs):
         self.conv, self.norm = (
             Correlate(features, features, (3, 3), method="direct", rngs=rngs),
-            nnx.BatchNorm(features, method="direct", rngs=rngs),
+            nnx.BatchNorm(features, rngs=rngs),
         )
 
     def __call__(self, x):

@@ -21,7 +21,7 @@ def test_the_table_is_long_enough():
     assert len(PROBLEMS) >= 120
 
 
-@pytest.mark.covering(times=2)
+@pytest.mark.covering
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=lambda e: e.name)
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_every_problem_and_pass(name, engine):
