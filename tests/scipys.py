@@ -80,7 +80,7 @@ EXCEPT = {
 }
 
 # At most so many cases of one parametrised test, unless all are wanted: each shape is compiled anew.
-CASES = 6 if os.environ.get("NIGHTLY") else 2
+CASES = 6 if os.environ.get("NIGHTLY") else 1
 FEWER = {"test_signaltools::TestResample::test_resample_methods": 1}
 HUGE = "test_signaltools::TestConvolve2d::test_large_array*"  # 2 GB for one number
 
