@@ -395,6 +395,16 @@ def test_registration_without_structure():
     assert phase_cross_correlation(image, np.roll(image, 2, 0)).shift.tolist() == [-2, 0]
 
 
+@pytest.mark.parametrize("factor", [1, 10])
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "float16", ">f4"])
+def test_registration_of_every_kind_of_image(dtype, factor, x64, rng):
+    """Also where the types of constants differ from the images'; along one axis and along two."""
+    image = (100 + 20 * rng.normal(size=(16, 16))).astype(dtype)
+    for x, by in ((image, (2, 3)), (image[0], (3,))):
+        shift = phase_cross_correlation(x, np.roll(x, by, range(x.ndim)), upsample_factor=factor).shift
+        np.testing.assert_allclose(shift, np.negative(by), rtol=0, atol=1e-3)
+
+
 def test_great_integers_are_told_apart():
     response = np.array([2**24 + 1, 2**24, 2**24 + 3, 2**24 + 2], np.int32)
     assert find_matches(response, 2, 0).positions.ravel().tolist() == [2, 3]

@@ -385,7 +385,10 @@ def cascade(
     from jaxconv.attribution.programs import equations
 
     if not isinstance(model, nnx.Module):
-        raise TypeError(f"`cascade` got a model of type {type(model).__name__}: it must be an nnx.Module. Pass one.")
+        raise TypeError(
+            f"`cascade` got a model of type {type(model).__name__}: it must be a Flax NNX module. Pass the one that is "
+            "explained."
+        )
     x, net = images("cascade", x), network("cascade", model)
     order = list(named(list(equations(jax.make_jaxpr(net.call)(net.state, x).jaxpr))))
     net = nnx.merge(*nnx.split(model), copy=True)

@@ -204,7 +204,10 @@ def _plane(call: str, map: Any) -> np.ndarray:
     plane = np.asarray(as_real(call, "map", map), float)
     plane = plane.sum(-1) if plane.ndim == 3 else plane
     if plane.ndim != 2 or not plane.size:
-        raise ValueError(f"`{call}` got a map of shape {plane.shape}: it must be [height, width], not empty. Pass one.")
+        raise ValueError(
+            f"`{call}` got a map of shape {plane.shape}: it must be [height, width], of one image, and not empty. Sum "
+            "further axes first."
+        )
     if not np.isfinite(plane).all():
         raise ValueError(f"`{call}` got a map with NaN or infinity: it has no picture. Look at how it was made.")
     return plane
