@@ -1,6 +1,5 @@
 """How similar a probe is to each place of an image: template matching in N dimensions."""
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from jaxconv.arguments import (
     frozen,
     promoted,
 )
-from jaxconv.matching.windows import moments, power_of_two
+from jaxconv.matching.windows import Moments, moments, power_of_two
 from jaxconv.planner import Accuracy, Method, Precision
 from jaxconv.signal.convolution import sum_of
 
@@ -189,7 +188,7 @@ def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Matc
         x, t = x / sizes[0], t / sizes[1]
     weights, given = jnp.ones_like(t) if w is None else w, t
     # Squared differences do not change with a level that is subtracted from both, nor centred products with any.
-    level = _level(x, seen if v is None else v * seen, shape, axes) if centred or squared else 0.0
+    level = _level(moments(jnp.where(holes, jnp.nan, x), shape, v), axes) if centred or squared else 0.0
     original, x = x, jnp.where(seen, x - level, 0)
     if centred:
         whole = total(weights)
@@ -249,15 +248,14 @@ def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Matc
 
 # A window with the mean p and the variance s loses about (p - level)^2 / s by the level that is left in it: the sum
 # of these is least at the mean of all p with the weights 1/s. So a bright region does not round away a faint one.
-def _level(x: Array, seen: Array, shape: Sequence[int], axes: tuple[int, ...]) -> Array:
+def _level(windows: Moments, axes: tuple[int, ...]) -> Array:
     """What to subtract from an image: near the means of those of its windows that have the least contrast."""
-    weight, mean, spread = lax.stop_gradient(moments(x, shape, seen.astype(x.dtype)))
+    weight, mean, spread = lax.stop_gradient(windows)
     variance = spread / jnp.where(weight == 0, 1, weight)
-    flat = variance <= (FLAT * jnp.finfo(x.dtype).eps / 2 * mean) ** 2
-    share = jnp.where(
-        flat, 0, variance.min(axes, keepdims=True, where=~flat, initial=jnp.inf) / jnp.where(flat, 1, variance)
-    )
-    return (share * mean).sum(axes, keepdims=True) / jnp.maximum(share.sum(axes, keepdims=True), 1)
+    told = variance > (FLAT * jnp.finfo(mean.dtype).eps / 2 * mean) ** 2  # not of a flat window, nor of NaN
+    least = variance.min(axes, keepdims=True, where=told, initial=jnp.inf)
+    share = jnp.where(told, least / jnp.where(told, variance, 1), 0)
+    return (share * jnp.where(told, mean, 0)).sum(axes, keepdims=True) / jnp.maximum(share.sum(axes, keepdims=True), 1)
 
 
 def _ratio(a: Array, b: Array, c: Array, otherwise: float) -> Array:
