@@ -24,7 +24,7 @@ HEAD = """# The verifier verified
 `jaxconv verify` is worth what it would notice. Each row is a single fault, planted in the running package by
 [tests/faults.py](../tests/faults.py): one piece of one function's source is another. Beside it stands the first
 comparison that failed, in the default run (or where a type is named in the table of faults, with `--dtype`).
-[tests/test_faults.py](../tests/test_faults.py) plants every fourth with every run of the suite, with `--nightly` all of
+[tests/test_faults.py](../tests/test_faults.py) plants every sixth with every run of the suite, with `--nightly` all of
 them, and three identities that are false, which [tests/test_verify.py](../tests/test_verify.py) sees refuted.
 """
 

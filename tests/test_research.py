@@ -24,7 +24,6 @@ SMALL = {
     "gain": ["--quick", "--steps", "4"],
 }
 CLAIMS = [*range(1, 18)]
-STEP = ["--epochs", "1", "--batch", "1437", "--seeds", "2"]  # of twins
 SUMS = [1, 2, *range(4, 11)]  # photographs and trained networks stand behind the others
 
 
@@ -92,17 +91,17 @@ def test_a_ruling_that_does_not_stand_is_told(tmp_path, monkeypatch):
     assert "the sum" in evidence[0]
 
 
-@pytest.mark.parametrize("options", [STEP, pytest.param([], marks=pytest.mark.nightly)], ids=["a step", "whole"])
-def test_twins(options, tmp_path):
+@pytest.mark.nightly
+def test_twins(tmp_path):
     """What must hold does."""
-    done = run("twins", *options, "--out", str(tmp_path))
+    done = run("twins", "--out", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "twins.md").read_text() == done.stdout.rstrip("\n") + "\n"
     assert (tmp_path / "twins.png").stat().st_size > 10_000
     assert not list(tmp_path.glob("*.part"))
     # Beyond these, what is said of trainings and of strangers is a finding of that run.
     assert done.stdout.count("\n- holds: in float") == 2
-    assert options or "\n- holds: every network of the first experiment has learned" in done.stdout
+    assert "\n- holds: every network of the first experiment has learned" in done.stdout
     documented = (ROOT / "docs" / "twins.md").read_text()
     titles, findings = (
         [re.findall(pattern, text, re.MULTILINE) for text in (documented, done.stdout)]
@@ -112,10 +111,11 @@ def test_twins(options, tmp_path):
     assert len(findings[0]) == len(findings[1]) == 10
 
 
+@pytest.mark.nightly
 def test_a_twin_that_does_not_turn_its_kernels_is_told(tmp_path):
     planted = "from research import twins; twins.convolution = twins.correlation; twins.typer.run(twins.main)"
     done = subprocess.run(
-        [sys.executable, "-c", planted, *STEP, "--out", str(tmp_path)],
+        [sys.executable, "-c", planted, "--epochs", "1", "--batch", "1437", "--seeds", "2", "--out", str(tmp_path)],
         capture_output=True, text=True, cwd=ROOT, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr

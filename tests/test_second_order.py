@@ -189,7 +189,7 @@ def bound(name, y):
     return CASES[name][2] * np.finfo(float).eps * 20 * max(1.0, np.abs(y).max(initial=0.0))
 
 
-@pytest.mark.covering(every=6)
+@pytest.mark.covering(every=8)
 @pytest.mark.parametrize("name", CASES)
 def test_first_derivatives_are_differences(name):
     f, args, _ = CASES[name]
@@ -201,7 +201,7 @@ def test_first_derivatives_are_differences(name):
             assert np.all(np.abs(found - expected) <= bound(name, f(*args))), i
 
 
-@pytest.mark.covering(every=4)
+@pytest.mark.covering(every=6)
 @pytest.mark.parametrize("name", CASES)
 def test_second_derivatives_are_differences_of_differences(name):
     f, args, _ = CASES[name]
@@ -234,7 +234,7 @@ def test_no_derivative_of_a_filter_gathers_or_scatters(name):
     assert "scatter" not in text
 
 
-@pytest.mark.covering(every=6)
+@pytest.mark.covering(every=8)
 @pytest.mark.parametrize("name", CASES)
 def test_jit_and_vmap_change_no_number(name):
     f, args, _ = CASES[name]
