@@ -642,7 +642,7 @@ METHODS = {
 }
 
 
-@pytest.mark.covering(every=4)
+@pytest.mark.covering(every=6)
 @pytest.mark.parametrize("name", METHODS)
 def test_one_signature(name):
     method, net, x, target = METHODS[name], residual(), photos(), jnp.array([2, 0, 1])

@@ -74,6 +74,7 @@ def by_hand(net, x, labels, *, second_order=False, alpha=1.0, sigma=0.5, omega=1
     return classes + alpha * mining, cam
 
 
+@pytest.mark.covering(every=2)
 @pytest.mark.parametrize("second_order", [False, True])
 def test_gain_is_the_papers_loss(second_order):
     net, x = Net(nnx.Rngs(0)), photos()
@@ -130,6 +131,7 @@ def test_the_orders_differ_and_finite_differences_agree_with_the_second():
         assert not np.allclose(gradient, jax.grad(partial(mining, second_order=False))(flat), rtol=1e-2)
 
 
+@pytest.mark.nightly
 def test_omega_zero_leaves_half_and_alpha_zero_is_plain_training():
     net, x = Net(nnx.Rngs(0)), photos()
     np.testing.assert_array_equal(masked(x, attention(net, x, LABELS), omega=0.0), x / 2)

@@ -78,6 +78,7 @@ def test_no_lax_convolution_in_any_derivative(xw):
 # ---- derivatives
 
 
+@pytest.mark.covering(every=2)
 @pytest.mark.parametrize(
     "name", ["2d-dilations-pads", "1d-groups", "convolve-same-3x8", "3d-stride", "layout-batch-groups"]
 )

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import jax
@@ -59,8 +60,6 @@ def hook(name, args):
 sys.addaudithook(hook)
 runpy.run_module("research.train", run_name="__main__", alter_sys=True)
 """
-ALONE = [[(point, when)] for point in POINTS for when in ("before", "after")]
-IN_TURN = [("it is renamed", "before"), ("a row of metrics is appended", "after")]
 
 
 def command(out: Path, *python: str, resume: bool = False) -> subprocess.CompletedProcess:
@@ -74,15 +73,16 @@ def command(out: Path, *python: str, resume: bool = False) -> subprocess.Complet
 
 
 @pytest.mark.parametrize(
-    "kills", [IN_TURN, *(pytest.param(one, marks=pytest.mark.nightly) for one in ALONE)],
-    ids=lambda kills: "; ".join(f"{when} {point}" for point, when in kills),
-)  # fmt: skip
-def test_a_run_that_is_killed_ends_as_one_that_is_not(kills, run, tmp_path):
+    ("point", "when"),
+    [
+        pytest.param(*one, marks=[pytest.mark.nightly] if one != ("it is renamed", "before") else [])
+        for one in product(POINTS, ("before", "after"))
+    ],
+)
+def test_a_run_that_is_killed_ends_as_one_that_is_not(point, when, run, tmp_path):
     whole, broken = run[0], tmp_path / "broken"
-    for point, when in kills:
-        python = ["-c", SIGNALLED, str(int(signal.SIGKILL)), *POINTS[point], when]
-        done = command(broken, *python, resume=broken.exists())
-        assert done.returncode == -signal.SIGKILL, done.stderr
+    done = command(broken, "-c", SIGNALLED, str(int(signal.SIGKILL)), *POINTS[point], when)
+    assert done.returncode == -signal.SIGKILL, done.stderr
     done = command(broken, "-m", "research.train", resume=True)
     assert done.returncode == 0, done.stderr
     assert "resumed after step" in done.stderr
