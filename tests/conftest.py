@@ -4,8 +4,13 @@ import ctypes
 import os
 import zlib
 from collections import Counter, defaultdict
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What one worker has compiled, the other one and the next run take from here.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / "out" / "programs"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
 import jaxlib
@@ -37,15 +42,14 @@ def pytest_collection_modifyitems(config, items):
         return
     functions = defaultdict(list)
     for item in items:
-        functions[item.nodeid.partition("[")[0]].append(item)
-    kept, left = [], []
+        if not item.get_closest_marker("nightly"):
+            functions[item.nodeid.partition("[")[0]].append(item)
+    kept = set()
     for cases in functions.values():
         marker = cases[0].get_closest_marker("covering")
-        few = covering(cases, **marker.kwargs) if marker else set(cases)
-        for item in cases:
-            (kept if item in few and not item.get_closest_marker("nightly") else left).append(item)
-    config.hook.pytest_deselected(items=left)
-    items[:] = kept
+        kept |= covering(cases, **marker.kwargs) if marker else set(cases)
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
 
 
 def covering(cases: list, times: int = 1, every: int = 0) -> set:

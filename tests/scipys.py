@@ -13,6 +13,7 @@ import functools
 import importlib
 import inspect
 import json
+import math
 import os
 import random
 import re
@@ -81,6 +82,8 @@ EXCEPT = {
 
 # At most so many cases of one parametrised test, unless all are wanted: each shape is compiled anew.
 CASES = 6 if os.environ.get("NIGHTLY") else 1
+# And in the short form of the suite tests until so many reach each function.
+TESTS = math.inf if os.environ.get("NIGHTLY") else 4
 FEWER = {"test_signaltools::TestResample::test_resample_methods": 1}
 HUGE = "test_signaltools::TestConvolve2d::test_large_array*"  # 2 GB for one number
 
@@ -222,8 +225,12 @@ def pytest_collection_modifyitems(config, items):
         slow = item.get_closest_marker("slow") and "all" not in WORDS
         if reaches(item) & replaced and not slow and not matches(HUGE, id_of(item)):
             cases.setdefault(id_of(item).partition("[")[0], []).append(item)
-    kept = set()
-    for name, group in cases.items():
+    kept, met = set(), Counter()
+    for name, group in random.Random(0).sample([*cases.items()], len(cases)):
+        functions = set().union(*map(reaches, group))
+        if "all" not in WORDS and all(met[f] >= TESTS for f in functions):
+            continue
+        met.update(functions)
         n = len(group) if "all" in WORDS else min(len(group), FEWER.get(name, CASES))
         kept.update(random.Random(0).sample(group, n))
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])

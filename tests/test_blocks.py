@@ -37,7 +37,7 @@ LARGER = {
         lax_axes("test", [31, 9], [4, 3], [1, 1], "SAME"), n=2, c=3, m=2, dtypes=Triple(*["int32"] * 3)
     ),
 }
-SOME = {name: PROBLEMS[name] for name in list(PROBLEMS)[::9]} | LARGER
+SOME = {name: PROBLEMS[name] for name in list(PROBLEMS)[::9]}
 
 
 @pytest.fixture(params=[1, 600])
@@ -61,10 +61,10 @@ def tiny(request, monkeypatch):
 @pytest.mark.parametrize(
     "engine", [e for e in ENGINES.values() if e.name not in ("direct", "fft")], ids=lambda e: e.name
 )
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", [*(pytest.param(name, marks=pytest.mark.nightly) for name in SOME), *LARGER])
 def test_blocks_of_a_few_elements(name, engine):
     for of in PASSES.values():
-        problem = of(SOME[name])
+        problem = of((SOME | LARGER)[name])
         if engine.refusal(problem, "cpu") or problem.is_empty:
             continue
         x, w = operands(problem)
@@ -73,6 +73,7 @@ def test_blocks_of_a_few_elements(name, engine):
         check(problem, engine, y, x, w)
 
 
+@pytest.mark.covering(times=2)
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=lambda e: e.name)
 @pytest.mark.parametrize(
     "problem",

@@ -86,7 +86,7 @@ def test_gain_is_the_papers_loss(second_order):
     def theirs(state):
         return by_hand(nnx.merge(graph, state), x, LABELS, second_order=second_order)[0]
 
-    (loss, gradient), (expected, right) = jax.value_and_grad(ours)(state), jax.value_and_grad(theirs)(state)
+    (loss, gradient), (expected, right) = (jax.jit(jax.value_and_grad(f))(state) for f in (ours, theirs))
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
     jax.tree.map(partial(np.testing.assert_allclose, atol=2e-6), gradient, right)
     np.testing.assert_allclose(attention(net, x, LABELS), by_hand(net, x, LABELS)[1], atol=1e-6)
@@ -121,14 +121,14 @@ def test_the_orders_differ_and_finite_differences_agree_with_the_second():
         raw = grad_cam(net, x, LABELS, layer="layers.2", upsample=False)
         most = raw.max((1, 2), keepdims=True)
         assert (most > 0).all()
-        np.testing.assert_allclose(mining(flat), free(flat), rtol=1e-12)
-        gradient = jax.grad(mining)(flat)
+        np.testing.assert_allclose(jax.jit(mining)(flat), jax.jit(free)(flat), rtol=1e-12)
+        free, gradient = jax.jit(free), jax.jit(jax.grad(mining))(flat)
         rng, step = np.random.default_rng(0), 1e-6
         for _ in range(5):
             way = rng.standard_normal(flat.shape)
             slope = (free(flat + step * way) - free(flat - step * way)) / (2 * step)
             np.testing.assert_allclose(gradient @ way, slope, rtol=1e-5, atol=1e-9)
-        assert not np.allclose(gradient, jax.grad(partial(mining, second_order=False))(flat), rtol=1e-2)
+        assert not np.allclose(gradient, jax.jit(jax.grad(partial(mining, second_order=False)))(flat), rtol=1e-2)
 
 
 @pytest.mark.nightly

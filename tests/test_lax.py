@@ -28,6 +28,20 @@ def integers(rng, *shape):
     return jnp.asarray(rng.integers(-4, 5, shape), jnp.float32)
 
 
+@partial(jax.jit, static_argnums=0)
+def _everything(layers, x, w):
+    def of(layer):
+        y, vjp = jax.vjp(layer, x, w)
+        return y, *vjp(jnp.arange(y.size, dtype=y.dtype).reshape(y.shape) % 7)
+
+    return [of(layer) for layer in layers]
+
+
+def everything(layers, x, w):
+    """Of each layer: its values, and its gradients in x and w. All in one program: compiling takes the time."""
+    return _everything(tuple(layers), x, w)
+
+
 @pytest.mark.covering
 @pytest.mark.parametrize("case", CASES, ids=lambda c: "-".join(map(str, c.values())).replace(" ", ""))
 @pytest.mark.parametrize("numbers", [None, ("NHWC", "HWIO", "NHWC"), ("CWNH", "WOIH", "HNCW"), "object"], ids=str)
@@ -42,16 +56,17 @@ def test_equal_to_lax(case, numbers, rng):
     if "lhs_dilation" in case and isinstance(case["padding"], np.ndarray):
         pytest.skip("lax itself takes no array here")
 
-    def everything(convolution, **more):
-        y, vjp = jax.vjp(lambda x, w: convolution(x, w, dimension_numbers=numbers, **case, **more), x, w)
-        return y, *vjp(jnp.arange(y.size, dtype=y.dtype).reshape(y.shape) % 7)
-
-    expected = everything(jax.lax.conv_general_dilated)
-    for method in ("auto", "direct", "shifts"):
-        ours = everything(jaxconv.lax.conv_general_dilated, method=method, accuracy="elementwise")
-        for a, b in zip(ours, expected, strict=True):
+    layer = partial(jaxconv.lax.conv_general_dilated, accuracy="elementwise")
+    layers = [partial(layer, method=method) for method in ("direct", "shifts")]
+    every = [
+        partial(f, dimension_numbers=numbers, **case)
+        for f in (jax.lax.conv_general_dilated, jaxconv.lax.conv_general_dilated, *layers)
+    ]
+    expected, default, *ours = everything(every, x, w)
+    for found in ours:
+        for a, b in zip(found, expected, strict=True):
             np.testing.assert_array_equal(a, b)
-    for a, b in zip(everything(jaxconv.lax.conv_general_dilated), expected, strict=True):
+    for a, b in zip(default, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(b).max())  # any engine
 
 
@@ -73,13 +88,11 @@ def test_drawn_layers_equal_lax(data):
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     x, w = integers(rng, n, groups * c, *extents), integers(rng, groups * m, c, *kernel)
 
-    def everything(convolution):
-        y, vjp = jax.vjp(lambda x, w: convolution(x, w, strides, pads, L, D, feature_group_count=groups), x, w)
-        return y, *vjp(jnp.arange(y.size, dtype=y.dtype).reshape(y.shape) % 7)
+    def layer(f):
+        return lambda x, w: f(x, w, strides, pads, L, D, feature_group_count=groups)
 
-    ours = everything(partial(jaxconv.lax.conv_general_dilated, accuracy="elementwise"))
-    theirs = everything(jax.lax.conv_general_dilated)
-    for a, b in zip(ours, theirs, strict=True):
+    elementwise = partial(jaxconv.lax.conv_general_dilated, accuracy="elementwise")
+    for a, b in zip(*everything([layer(elementwise), layer(jax.lax.conv_general_dilated)], x, w), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -92,22 +105,16 @@ def test_conv_transpose_equals_lax(strides, padding, transpose_kernel, consisten
     x = integers(rng, 2, 4, 5, 3)
     w = integers(rng, 3, 2, 4, 3) if transpose_kernel else integers(rng, 3, 2, 3, 4)
     arguments = dict(padding=padding, transpose_kernel=transpose_kernel, use_consistent_padding=consistent)
+    theirs = arguments | {"padding": tuple(padding)} if consistent and not isinstance(padding, str) else arguments
     for dilation in (None, (2, 1)):
-        if consistent and not isinstance(padding, str):
-            expected = jax.lax.conv_transpose(
-                x, w, strides, rhs_dilation=dilation, **arguments | {"padding": tuple(padding)}
-            )
+        how = dict(strides=strides, rhs_dilation=dilation)
+        ours = partial(jaxconv.lax.conv_transpose, accuracy="elementwise", **how, **arguments)
+        both = [ours, partial(jax.lax.conv_transpose, **how, **theirs)]
+        if consistent:  # (lax's own has no derivative then)
+            np.testing.assert_array_equal(*jax.jit(lambda x, w: [f(x, w) for f in both])(x, w))
         else:
-            expected = jax.lax.conv_transpose(x, w, strides, rhs_dilation=dilation, **arguments)
-        found = jaxconv.lax.conv_transpose(x, w, strides, rhs_dilation=dilation, accuracy="elementwise", **arguments)
-        np.testing.assert_array_equal(found, expected)
-    if not consistent:
-        gradients = [
-            jax.grad(lambda x, w: (f(x, w, strides, **arguments) ** 2).sum(), (0, 1))(x, w)
-            for f in (jax.lax.conv_transpose, partial(jaxconv.lax.conv_transpose, accuracy="elementwise"))
-        ]
-        for a, b in zip(*gradients, strict=True):
-            np.testing.assert_array_equal(a, b)
+            for found, expected in zip(*everything(both, x, w), strict=True):
+                np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("rank", [2, 3, 5])
@@ -276,6 +283,5 @@ def test_groups_of_a_transposed_layer_are_layers(padding, transpose_kernel, rng)
             [jax.lax.conv_transpose(a, b, (2,), padding, transpose_kernel=transpose_kernel) for a, b in parts], 2
         )
 
-    np.testing.assert_array_equal(grouped(x, w), each(x, w))
-    for a, b in zip(*(jax.grad(lambda x, w: (f(x, w) ** 2).sum(), (0, 1))(x, w) for f in (grouped, each)), strict=True):
+    for a, b in zip(*everything([grouped, each], x, w), strict=True):
         np.testing.assert_array_equal(a, b)

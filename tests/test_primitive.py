@@ -107,6 +107,7 @@ def test_derivatives_of_complex_arrays():
         np.testing.assert_allclose(np.sum(y * dy), np.sum(x * np.asarray(dx)))
 
 
+@pytest.mark.covering(every=2)
 def test_forward_and_reverse_agree(x64):
     """Dense Jacobians: jacfwd = jacrev = the matrix of the operator, exactly (integers in floating types)."""
     problem = Problem(PROBLEM.axes, PROBLEM.n, 2, 1, 2, dtypes=Triple(*["float64" if x64 else "float32"] * 3))
@@ -145,6 +146,7 @@ def test_linearize_and_linear_transpose(xw):
 # ---- parity with lax
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("groups", [1, 2])
 def test_parity_with_lax(x64, groups, rng):
     """Values, both gradients, a Hessian-vector product and per-example gradients, to the last bit.

@@ -189,10 +189,10 @@ def bound(name, y):
     return CASES[name][2] * np.finfo(float).eps * 20 * max(1.0, np.abs(y).max(initial=0.0))
 
 
-@pytest.mark.covering(every=8)
+@pytest.mark.covering(every=16)
 @pytest.mark.parametrize("name", CASES)
 def test_first_derivatives_are_differences(name):
-    f, args, _ = CASES[name]
+    f, args = jax.jit(CASES[name][0]), CASES[name][1]
     every = range(len(args))
     forward, reverse = jax.jit(lambda *a: (jax.jacfwd(f, tuple(every))(*a), jax.jacrev(f, tuple(every))(*a)))(*args)
     for i in every:
@@ -201,10 +201,10 @@ def test_first_derivatives_are_differences(name):
             assert np.all(np.abs(found - expected) <= bound(name, f(*args))), i
 
 
-@pytest.mark.covering(every=6)
+@pytest.mark.covering(every=9)
 @pytest.mark.parametrize("name", CASES)
 def test_second_derivatives_are_differences_of_differences(name):
-    f, args, _ = CASES[name]
+    f, args = jax.jit(CASES[name][0]), CASES[name][1]
     every = tuple(range(len(args)))
     y = np.asarray(f(*args))
     weights = 1.0 + np.arange(y.size).reshape(y.shape) % 3
@@ -234,7 +234,7 @@ def test_no_derivative_of_a_filter_gathers_or_scatters(name):
     assert "scatter" not in text
 
 
-@pytest.mark.covering(every=8)
+@pytest.mark.covering(every=16)
 @pytest.mark.parametrize("name", CASES)
 def test_jit_and_vmap_change_no_number(name):
     f, args, _ = CASES[name]
@@ -280,4 +280,5 @@ CURVED = {
 @pytest.mark.covering(every=4)
 @pytest.mark.parametrize("name", CURVED)
 def test_curved_functions_to_second_order(name):
-    check_grads(*CURVED[name], order=2, modes=["fwd", "rev"])
+    f, args = CURVED[name]
+    check_grads(jax.jit(f), args, order=2, modes=["fwd", "rev"])

@@ -227,7 +227,7 @@ HOLDS = {
 }
 
 
-@pytest.mark.covering(every=2)
+@pytest.mark.covering(every=3)
 @pytest.mark.parametrize("name", ROWS)
 def test_how_memory_holds_an_array_changes_nothing(name):
     for how, held in HOLDS.items():

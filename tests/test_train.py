@@ -337,6 +337,7 @@ def test_the_report_of_plain_layers_names_no_engine(tmp_path):
     assert ", engine lax," in (tmp_path / "train.md").read_text()
 
 
+@pytest.mark.nightly
 def test_a_signal_is_answered_with_a_checkpoint(tmp_path):
     done = command(tmp_path, "-c", SIGNALLED, str(int(signal.SIGTERM)), *POINTS["it is renamed"], "after")
     assert done.returncode == 1
@@ -385,10 +386,11 @@ def test_clipped_gradients_are_those_of_each_example(digits):
         logits = nnx.merge(graph, parameters, state.statistics)(x[None])[0]
         return jax.nn.logsumexp(logits) - logits[label]
 
+    of_one = jax.jit(jax.grad(loss))
     sums = [np.zeros(a.shape) for a in parameters(state.parameters)]
     clipped = 0
     for x, label in zip(images, labels, strict=True):
-        gradient = parameters(jax.grad(loss)(state.parameters, jnp.asarray(x), int(label)))
+        gradient = parameters(of_one(state.parameters, x, label))
         norm = np.sqrt(sum((g.astype(float) ** 2).sum() for g in gradient))
         clipped += norm > 0.5
         sums = [s + g * min(1.0, 0.5 / norm) for s, g in zip(sums, gradient, strict=True)]
@@ -399,6 +401,7 @@ def test_clipped_gradients_are_those_of_each_example(digits):
         np.testing.assert_allclose(now - before, -1.9 * total / 8, rtol=0, atol=2e-6)
 
 
+@pytest.mark.covering(every=4)
 @pytest.mark.parametrize(
     "config",
     [

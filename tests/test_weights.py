@@ -16,7 +16,7 @@ import optax
 import pytest
 import safetensors.numpy
 from flax import linen, nnx
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
@@ -105,7 +105,6 @@ def there_and_back(theirs, *form):
 def test_a_layer_of_pytorch_is_ours_with_the_imported_kernel(kind):
     torch = pytest.importorskip("torch")
 
-    @settings(max_examples=25)
     @given(layers(kind))
     def check(layer):
         x, w, how, _ = layer
@@ -122,7 +121,6 @@ def test_a_layer_of_pytorch_is_ours_with_the_imported_kernel(kind):
 def test_a_transposed_layer_of_pytorch_is_ours_with_the_imported_kernel():
     torch = pytest.importorskip("torch")
 
-    @settings(max_examples=40)
     @given(layers("transposed"))
     def check(layer):
         x, w, how, more = layer
@@ -574,6 +572,7 @@ def equal(a, b):
         np.testing.assert_array_equal(array, b[path], err_msg=".".join(path), strict=True)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=str)
 def test_each_dtype_comes_back(dtype, tmp_path, x64):
     given = np.arange(-6, 6).reshape(3, 4).astype(dtype)
