@@ -129,8 +129,8 @@ def main(
                 failed.append(f"{chosen.name} ({name})")
                 console.print(log_of(chosen, name).read_text()[-4000:], markup=False)
         table.append((chosen.name, *cells, *([] if "demo" in jobs else ["not run"])))
-    if not row and not quick:
-        write(table)
+        if not row and not quick:
+            write(table)  # so far
     console.print(f"failed: {', '.join(failed)}; see {LOGS}" if failed else f"all {len(table)} rows are well")
     raise typer.Exit(bool(failed))
 
