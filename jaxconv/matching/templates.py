@@ -167,7 +167,7 @@ def match_template(
 def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Match) -> Array:
     call, measure, axes, (method, accuracy, precision) = static
 
-    def sums(a: Array, b: Array, accuracy=accuracy) -> Array:
+    def sums(a: Array, b: Array, method=method, accuracy=accuracy) -> Array:
         """sum over k of a[o + k] * b[k], for the windows that lie inside."""
         return sum_of(call, False, a, b, "valid", method, accuracy, precision, axes=axes)
 
@@ -218,7 +218,8 @@ def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Matc
     flat, lost = spread <= limits[0] ** 2 * energy, spread <= some * (limits[0] * largest) ** 2
     if centred and normed and w is None and v is None and (method, accuracy) == ("auto", "normwise"):
         hidden = (lost & ~flat).any()
-        product = lax.cond(hidden, partial(sums, accuracy="elementwise"), sums, masked, weights * t)
+        literal = partial(sums, method="direct", accuracy="elementwise")  # compiles in the least time; rarely runs
+        product = lax.cond(hidden, literal, sums, masked, weights * t)
     else:
         product = sums(masked, weights * t)
         flat = flat if accuracy == "elementwise" else flat | lost
