@@ -636,13 +636,17 @@ def main(
     method: Annotated[Method, typer.Option(help="The engine of the networks.")] = "auto",
     other: Annotated[Method, typer.Option(help="The engine of the second twin.")] = "shifts",
     quick: Annotated[
-        bool, typer.Option(help="8 epochs, 5 independent networks of either kind; 'direct' for 'auto', soon compiled.")
+        bool,
+        typer.Option(
+            help="8 epochs, 5 independent networks of either kind; engines that are soon compiled: direct, fft."
+        ),
     ] = False,
     out: Annotated[Path, typer.Option(help="The folder of the results.")] = Path("out"),
 ) -> None:
     """Train the twins and the independent networks; write OUT/twins.md and OUT/twins.png."""
     if quick:
-        epochs, seeds, method = min(epochs, 8), min(seeds, 5), "direct" if method == "auto" else method
+        epochs, seeds = min(epochs, 8), min(seeds, 5)
+        method, other = ({"auto": "direct", "shifts": "fft"}.get(m, m) for m in (method, other))
     out.mkdir(parents=True, exist_ok=True)
     plan = Plan(digits(), epochs, batch)
     members = twins_of(method, other)
