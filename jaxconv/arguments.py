@@ -30,20 +30,17 @@ def as_array(call: str, name: str, value: Any) -> Any:
         )
     if isinstance(value, list | tuple):
         value = _from_lists(call, name, value)
-        if getattr(value, "dtype", None) == np.int64 and value.size:
-            value = value if _fits(int(value.min())) and _fits(int(value.max())) else int(np.abs(value).max())
     if isinstance(value, np.ndarray) and not value.dtype.isnative:
         value = value.astype(value.dtype.newbyteorder("="))
+    if isinstance(value, np.ndarray) and value.dtype in (np.int64, np.uint64) and value.size:
+        _check_fits(call, name, value)
     if not isinstance(value, jax.Array | np.ndarray | np.generic | bool | int | float | complex):
         raise TypeError(
             f"`{call}` got {name} of type {type(value).__name__}: it must be an array, or nested lists of numbers. "
             f"Pass `jnp.asarray({name})`."
         )
-    if isinstance(value, int) and not _fits(value):
-        raise ValueError(
-            f"`{call}` got {name}={value!r}: a Python integer must fit {jnp.asarray(0).dtype}. "
-            "Pass a floating number, or an array of a wider dtype."
-        )
+    if isinstance(value, int):
+        _check_fits(call, name, np.asarray(value, object))
     shape = getattr(value, "shape", ())
     if not all(isinstance(size, int) for size in shape):
         raise TypeError(
@@ -61,8 +58,16 @@ def as_array(call: str, name: str, value: Any) -> Any:
     return value
 
 
-def _fits(value: int) -> bool:
-    return abs(value) <= np.iinfo(jnp.result_type(int)).max
+def _check_fits(call: str, name: str, value: np.ndarray) -> None:
+    """JAX would leave away the upper bits without a word."""
+    held = jax.dtypes.canonicalize_dtype(np.uint64 if value.dtype == np.uint64 else np.int64)
+    limits, (least, most) = np.iinfo(held), (value.min(), value.max())
+    if least < limits.min or most > limits.max:
+        wrong = least if least < limits.min else most
+        raise ValueError(
+            f"`{call}` got {name} with the integer {wrong}: an integer must fit {held}. Pass floating numbers, or set "
+            "`jax_enable_x64`."
+        )
 
 
 def _from_lists(call: str, name: str, value) -> Any:
@@ -145,7 +150,9 @@ def output_dtype(call: str, dtype, preferred) -> np.dtype:
     try:
         wanted = jnp.empty((), preferred).dtype
     except TypeError as e:
-        raise TypeError(f"`{call}` got preferred_element_type={preferred!r}: it must be a dtype. Pass one.") from e
+        raise TypeError(
+            f"`{call}` got preferred_element_type={preferred!r}: it must be a dtype. Pass 'float32'."
+        ) from e
     kinds = [np.signedinteger, np.unsignedinteger, np.floating, np.complexfloating]
     kind = next((k for k in kinds if jnp.issubdtype(dtype, k)), None)
     allowed = {
@@ -169,18 +176,18 @@ def integers(call: str, name: str, value, count: int, least: int | None = None) 
         result = tuple(operator.index(v) for v in value)
     except TypeError as e:
         raise TypeError(
-            f"`{call}` got {name}={value!r}: it must be a sequence of {count} integers, one for each spatial axis. "
+            f"`{call}` got {name}={value!r}: it must be a sequence of {count} integers, one for each axis. "
             "Pass a tuple of integers."
         ) from e
     if len(result) != count:
         raise ValueError(
-            f"`{call}` got {name}={value!r} of length {len(result)}: there are {count} spatial axes, "
-            f"and each needs one entry. Pass {count} integers."
+            f"`{call}` got {name}={value!r} of length {len(result)}: it must have one entry for each axis, {count}. "
+            f"Pass {count} integers."
         )
     if least is not None and any(v < least for v in result):
         raise ValueError(
             f"`{call}` got {name}={value!r}: every entry must be at least {least}. "
-            "To turn a kernel or an array round, flip it with `jnp.flip`."
+            + ("To turn a kernel or an array round, flip it with `jnp.flip`." if least else "Pass 0 or more.")
         )
     return result
 

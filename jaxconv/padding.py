@@ -128,7 +128,9 @@ def mode_axes(
     (Axis(I=5, K=4, O=5, L=1, S=1, D=-1, p=-1),)
     """
     if mode not in MODES:
-        raise ValueError(f"`{call}` got mode={mode!r}: acceptable mode flags are 'valid', 'same', or 'full'. Pass one.")
+        raise ValueError(
+            f"`{call}` got mode={mode!r}: acceptable mode flags are 'valid', 'same', or 'full'. Pass mode='full'."
+        )
     pairs = list(zip(extents, kernel, strict=True))
     if mode == "valid" and any(n < m for n, m in pairs) and any(n > m for n, m in pairs):
         raise ValueError(

@@ -139,7 +139,7 @@ def parse_wishes(
     if not isinstance(accuracy, str) or accuracy not in ("normwise", "elementwise"):
         raise ValueError(
             f"`{call}` got accuracy={accuracy!r}: it must be 'normwise' (every engine) or 'elementwise' "
-            "(only engines whose error is bounded element by element). Pass one."
+            "(only engines whose error is bounded element by element). Pass 'normwise'."
         )
     if accuracy == "elementwise" and precision is None:
         precision = "highest"

@@ -81,8 +81,17 @@ _compiled = jax.jit(
 
 
 def _evaluate(x, w, *, problem: Problem, wishes: Wishes):
-    with jax.disable_jit(False):  # an engine is chosen at lowering, so there is one even where jit is off
-        return _compiled(x, w, problem, wishes)
+    # An engine is chosen at lowering, so there is one even where jit is off. Where JAX looks for NaN, it would evaluate
+    # the program again, one primitive at a time, and so come here for ever.
+    with jax.disable_jit(False), jax.debug_nans(False), jax.debug_infs(False):
+        y = _compiled(x, w, problem, wishes)
+    for looked_for, name, wrong in (
+        (jax.config.jax_debug_nans, "NaN", jnp.isnan),
+        (jax.config.jax_debug_infs, "infinity", jnp.isinf),
+    ):
+        if looked_for and jnp.issubdtype(y.dtype, jnp.inexact) and wrong(y).any():
+            raise FloatingPointError(f"invalid value ({name}) encountered in {contract_p.name}")
+    return y
 
 
 def _abstract(x: ShapedArray, w: ShapedArray, *, problem: Problem, wishes: Wishes) -> ShapedArray:

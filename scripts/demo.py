@@ -8,18 +8,17 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-# In the order of demo.md. Those with a quick form run in it.
+# The longest first; demo.md has the shortest first. Those with a quick form run in it.
 EXPERIMENTS = {
-    "worked_examples": [],
-    "adjoint": ["--quick"],
-    "photograph": [],
-    "probes": [],
     "claims": [],
     "twins": ["--quick"],
     "heatmaps": ["--quick"],
     "gain": ["--quick"],
+    "adjoint": ["--quick"],
+    "probes": [],
+    "photograph": [],
+    "worked_examples": [],
 }
-LONGEST_FIRST = ["claims", "twins", "heatmaps", "gain", "adjoint", "probes", "photograph", "worked_examples"]
 OUT = Path("out")
 PROCESSES: list[subprocess.Popen] = []
 started = time.monotonic()
@@ -33,7 +32,8 @@ def run(name: str) -> int:
     """The exit status of an experiment; what it says goes to its log."""
     say(f"{name} begins")
     command = [sys.executable, "-m", f"research.{name}", "--out", str(OUT), *EXPERIMENTS[name]]
-    (OUT / f"{name}.md").unlink(missing_ok=True)  # of an earlier run
+    for earlier in [OUT / f"{name}.md", *OUT.glob(f"{name}*.png")]:
+        earlier.unlink(missing_ok=True)
     with (OUT / f"{name}.log").open("w") as log:
         PROCESSES.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT))
         return PROCESSES[-1].wait()
@@ -56,11 +56,13 @@ def main() -> str | int:
     OUT.mkdir(exist_ok=True)
     statuses: dict[str, int] = {}
     with ThreadPoolExecutor(2) as pool:
-        running = {pool.submit(run, name): name for name in LONGEST_FIRST if name in wanted}
+        running = {pool.submit(run, name): name for name in EXPERIMENTS if name in wanted}
         try:
             for done in as_completed(running):
-                name = running[done]
-                statuses[name] = done.result()
+                name, error = running[done], done.exception()
+                statuses[name] = 1 if error else done.result()
+                if error:  # it did not even begin
+                    (OUT / f"{name}.log").write_text(f"{error}\n")
                 ending = f"FAILED with exit status {statuses[name]}" if statuses[name] else "done"
                 say(f"{name} {ending}, {len(statuses)} of {len(running)}")
         except KeyboardInterrupt:
@@ -68,7 +70,7 @@ def main() -> str | int:
             for process in PROCESSES:
                 process.terminate()
             return "interrupted"
-    names = [name for name in EXPERIMENTS if name in wanted]
+    names = [name for name in reversed(EXPERIMENTS) if name in wanted]
     (OUT / "demo.md.part").write_text("\n".join(results(names, statuses)))
     os.replace(OUT / "demo.md.part", OUT / "demo.md")
     say(f"see {OUT}/demo.md and the pictures beside it")

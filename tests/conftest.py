@@ -3,7 +3,7 @@
 import ctypes
 import os
 import zlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
 
@@ -38,8 +38,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "nightly" if NIGHTLY 
 
 
 def pytest_collection_modifyitems(config, items):
-    """The short form: no test marked `nightly`, and of one marked `covering` a covering array of its cases."""
-    if NIGHTLY:
+    """The short form, unless a test is asked for by its id: none marked `nightly`, few of the cases of many others."""
+    if NIGHTLY or any("::" in argument for argument in config.args):
         return
     functions = defaultdict(list)
     for item in items:
@@ -47,22 +47,25 @@ def pytest_collection_modifyitems(config, items):
             functions[item.nodeid.partition("[")[0]].append(item)
     kept = set()
     for cases in functions.values():
-        marker = cases[0].get_closest_marker("covering")
-        kept |= covering(cases, **marker.kwargs) if marker else set(cases)
+        if cases[0].get_closest_marker("covering"):
+            cases = covering(cases)
+        elif marker := cases[0].get_closest_marker("sampled"):
+            if len([*cases[0].iter_markers("parametrize")]) > 1:
+                raise pytest.UsageError(f"{cases[0].nodeid}: of a product take `covering`, or a value is never met")
+            cases = cases[marker.args[0] // 2 :: marker.args[0]]
+        kept |= set(cases)
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = [item for item in items if item in kept]
 
 
-def covering(cases: list, times: int = 1, every: int = 0) -> set:
-    """Cases in which each value of each argument occurs so many times, in an order that mixes them; or every n-th."""
-    if every:
-        return set(cases[every // 2 :: every])
-    met, few = Counter(), set()
-    for case in sorted(cases, key=lambda case: zlib.crc32(case.name.encode())):
-        values = [(name, id(value)) for name, value in case.callspec.params.items()]
-        if any(met[value] < times for value in values):
-            met.update(values)
-            few.add(case)
+def covering(cases: list) -> list:
+    """A few of the cases in which each value of each argument occurs."""
+    values = {case: {(name, id(value)) for name, value in case.callspec.params.items()} for case in cases}
+    mixed = sorted(cases, key=lambda case: zlib.crc32(case.name.encode()))
+    left, few = set().union(*values.values()), []
+    while left:
+        few.append(max(mixed, key=lambda case: len(values[case] & left)))
+        left -= values[few[-1]]
     return few
 
 
@@ -98,6 +101,13 @@ def forgetful():
         if full:
             jax.clear_caches()
             getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
+
+
+@pytest.fixture
+def nan():
+    """Lets a test make NaN, also where JAX is told to raise."""
+    with jax.debug_nans(False):
+        yield
 
 
 @pytest.fixture

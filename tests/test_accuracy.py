@@ -46,7 +46,7 @@ ROWS = {
 }
 
 
-@pytest.mark.covering(every=9)
+@pytest.mark.covering
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("name", ROWS)
 def test_every_engine_is_within_its_bound(name, dtype):

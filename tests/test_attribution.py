@@ -345,7 +345,7 @@ def test_rules_are_homogeneous_and_not_odd(rule):
     assert not np.allclose(minus, -once)
 
 
-@pytest.mark.covering(every=4)
+@pytest.mark.covering
 @pytest.mark.parametrize("kind", [Correlate, Convolve, nnx.Conv])
 @pytest.mark.parametrize(
     ("strides", "padding", "groups", "dilation"),
@@ -647,7 +647,7 @@ METHODS = {
 }
 
 
-@pytest.mark.covering(every=6)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", METHODS)
 def test_one_signature(name):
     method, net, x, target = METHODS[name], residual(), photos(), jnp.array([2, 0, 1])
@@ -681,7 +681,7 @@ class LinenNet(linen.Module):
         return linen.Dense(3)(x.mean((1, 2)))
 
 
-@pytest.mark.covering(every=4)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", METHODS)
 def test_linen_is_served(name):
     module, x = LinenNet(), photos()

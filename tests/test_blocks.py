@@ -73,7 +73,7 @@ def test_blocks_of_a_few_elements(name, engine):
         check(problem, engine, y, x, w)
 
 
-@pytest.mark.covering(times=2)
+@pytest.mark.covering
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=lambda e: e.name)
 @pytest.mark.parametrize(
     "problem",

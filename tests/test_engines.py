@@ -147,7 +147,7 @@ def test_a_problem_can_be_pasted_back(problem):
     assert eval(repr(problem), {"Problem": Problem, "Axis": Axis, "Triple": Triple}) == problem
 
 
-@pytest.mark.covering(every=3)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("seed", range(12))
 def test_random_engines_per_pass(seed):
     """Which engine runs in which pass changes no result beyond the engines' bounds."""
@@ -174,10 +174,11 @@ def test_random_engines_per_pass(seed):
     check(problem.kernel_pass, ENGINES[wishes.kernel], ddw, x, dy)
 
 
-@pytest.mark.covering(times=2)
+@pytest.mark.covering
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=lambda e: e.name)
 @pytest.mark.parametrize("name", ["layer", "input", "kernel", "depthwise kernel", "strided kernel"])
+@pytest.mark.usefixtures("nan")
 def test_elementwise_engines_keep_a_nan_local(name, engine, value):
     """It reaches the outputs that read it, and no other: in each pass, whatever is padded or cut into blocks."""
     axes = (Axis(9, 3, 9, p=1), Axis(8, 3, 8, p=1))
@@ -202,6 +203,7 @@ def test_elementwise_engines_keep_a_nan_local(name, engine, value):
     np.testing.assert_array_equal(~np.isfinite(y), reads)
 
 
+@pytest.mark.usefixtures("nan")
 def test_the_fft_spreads_a_nan():
     """Why 'elementwise' excludes it."""
     problem = Problem((Axis(32, 3, 32, p=1),))
@@ -275,7 +277,7 @@ def _largest_prime(n: int) -> int:
 def test_no_engine_uses_batch_groups():
     """The gradient of a grouped layer is a plain grouped convolution, in HLO too."""
     problem = Problem((Axis(8, 3, 6), Axis(8, 3, 6)), n=2, g=4, c=2, m=2)
-    x, w = (jnp.zeros(shape) for shape in (problem.x_shape, problem.w_shape))
+    x, w = (jnp.zeros(shape, jnp.float32) for shape in (problem.x_shape, problem.w_shape))
     wishes = Wishes("direct", "direct", "direct")
 
     def gradient(x, w):
@@ -289,7 +291,7 @@ def test_no_engine_uses_batch_groups():
 def test_convolutions_are_lowered_with_channels_last():
     """XLA on CPU transposes by itself, but not inside loops, where it is then slow (jax-ml/jax issue 12868)."""
     problem = Problem((Axis(8, 3, 6), Axis(8, 3, 6)), n=2, g=1, c=2, m=2)  # channels first
-    x, w = (jnp.zeros(shape) for shape in (problem.x_shape, problem.w_shape))
+    x, w = (jnp.zeros(shape, jnp.float32) for shape in (problem.x_shape, problem.w_shape))
 
     def repeated(x, w):
         return jax.lax.fori_loop(0, 3, lambda _, y: y + contract(problem, x, w, Wishes("direct")).sum(), 0.0)

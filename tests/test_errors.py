@@ -83,14 +83,14 @@ CALLS = {
     # strides and dilations
     "negative stride": (lambda: layer(strides=(1, -1)), ValueError, "window_strides=(1, -1)", "jnp.flip"),
     "zero stride": (lambda: layer(strides=(0, 1)), ValueError, "window_strides=(0, 1)", "at least 1"),
-    "one stride": (lambda: layer(strides=(1,)), ValueError, "window_strides=(1,) of length 1", "2 spatial axes"),
+    "one stride": (lambda: layer(strides=(1,)), ValueError, "window_strides=(1,) of length 1", "each axis, 2"),
     "bare stride": (lambda: layer(strides=2), TypeError, "window_strides=2", "sequence of 2 integers"),
     "float stride": (lambda: layer(strides=(1.5, 1)), TypeError, "window_strides=(1.5, 1)", "integers"),
     "zero dilation": (lambda: layer(rhs_dilation=(0, 1)), ValueError, "rhs_dilation=(0, 1)", "at least 1"),
     "negative input dilation": (
         lambda: layer(padding=[(0, 0)] * 2, lhs_dilation=(-1, 1)), ValueError, "lhs_dilation=(-1, 1)", "at least 1",
     ),
-    "long dilation": (lambda: layer(rhs_dilation=(1, 1, 1)), ValueError, "rhs_dilation=(1, 1, 1)", "2 spatial axes"),
+    "long dilation": (lambda: layer(rhs_dilation=(1, 1, 1)), ValueError, "rhs_dilation=(1, 1, 1)", "each axis, 2"),
     "transposed stride": (lambda: conv_transpose(x, w, (0, 1), "SAME"), ValueError, "strides=(0, 1)", "at least 1"),
     "traced stride": (
         lambda: jax.jit(lambda s: layer(strides=(s, 1)))(1), TypeError, "got window_strides", "known when the call is traced",
@@ -112,7 +112,7 @@ CALLS = {
         lambda: conv_transpose(x, w, (2, 2), "FULL", use_consistent_padding=True), ValueError, "padding='FULL'", "'VALID'",
     ),
     "conv": (lambda: conv(x, w, (1, 1), "OTHER"), ValueError, "padding='OTHER'", "'VALID'"),
-    "general": (lambda: conv_with_general_padding(x, w, (1,), "SAME", None, None), ValueError, "(1,)", "2 spatial"),
+    "general": (lambda: conv_with_general_padding(x, w, (1,), "SAME", None, None), ValueError, "(1,)", "each axis, 2"),
     # names
     "mode": (lambda: jaxconv.convolve(x1, h1, "SAME"), ValueError, "mode='SAME'", "'valid', 'same', or 'full'"),
     "mode list": (lambda: jaxconv.convolve(x1, h1, ["same"]), ValueError, "mode=('same',)", "'full'"),
@@ -139,7 +139,7 @@ CALLS = {
         lambda: jaxconv.correlate(x1, jnp.ones(4), "same", origin=2), ValueError, "origin=2", "-2 <= origin <= 1",
     ),
     "origin of full": (lambda: jaxconv.convolve(x1, h1, origin=1), ValueError, "origin=1", "mode 'same' only"),
-    "origins": (lambda: jaxconv.convolve(x1, h1, "same", origin=(0, 0)), ValueError, "origin=(0, 0)", "1 spatial"),
+    "origins": (lambda: jaxconv.convolve(x1, h1, "same", origin=(0, 0)), ValueError, "origin=(0, 0)", "each axis, 1"),
     "float origin": (lambda: jaxconv.convolve(x1, h1, "same", origin=0.5), TypeError, "origin=0.5", "integers"),
     # dimension numbers
     "two specs": (lambda: layer(dimension_numbers=("NCHW", "OIHW")), TypeError, "('NCHW', 'OIHW')", "three strings"),
@@ -156,7 +156,7 @@ CALLS = {
     "no common dtype": (lambda: jaxconv.convolve(x1.astype("float8_e5m2"), h1), TypeError, "dtype float8_e5m2", "astype"),
     "long double": (lambda: jaxconv.convolve(np.longdouble([1.0]), h1), TypeError, "in1 of dtype", "no such type"),
     "fraction": (lambda: jaxconv.convolve(Fraction(1, 2), 1), TypeError, "in1 of type Fraction", "must be an array"),
-    "huge integer": (lambda: jaxconv.convolve(2**70, 2), ValueError, "in1=1180591620717411303424", "must fit"),
+    "huge integer": (lambda: jaxconv.convolve(2**70, 2), ValueError, "in1 with the integer 1180591620717411303424", "must fit"),
     "narrower": (
         lambda: layer(preferred_element_type=jnp.float16), TypeError, "preferred_element_type", "no narrower",
     ),
@@ -237,7 +237,7 @@ CALLS = {
     "order": (lambda: ndimage.gaussian_filter1d(x1, 1, order=-1), ValueError, "order=-1", "nonnegative"),
     "sigma": (lambda: ndimage.gaussian_filter(x1, -1), ValueError, "sigma=-1.0", "0 or more"),
     "no sigma": (lambda: ndimage.gaussian_filter1d(x1, None), ValueError, "sigma=None", "finite"),
-    "large list": (lambda: jaxconv.convolve([2**40, 1], h1), ValueError, "in1=1099511627776", "must fit"),
+    "large list": (lambda: jaxconv.convolve([2**40, 1], h1), ValueError, "in1 with the integer 1099511627776", "must fit"),
     "no overlap": (lambda: matching.autocorrelation([]), ValueError, "float32[0]", "not be empty"),
     "pads": (lambda: matching.match_template(x1, h1, True, "nope"), ValueError, "mode='nope'", "'reflect'"),
     "scalar response": (lambda: matching.find_matches(3.0), ValueError, "float32[]", "not empty"),
@@ -247,7 +247,7 @@ CALLS = {
     ),
     "size": (lambda: ndimage.uniform_filter1d(x1, 0), Argument, "size=0", "incorrect filter size"),
     # patches
-    "filter_shape": (lambda: patches(x, (3,), (1, 1), "SAME"), ValueError, "filter_shape=(3,)", "2 spatial axes"),
+    "filter_shape": (lambda: patches(x, (3,), (1, 1), "SAME"), ValueError, "filter_shape=(3,)", "each axis, 2"),
     "image of patches": (lambda: fold(x, (2, 1, 8, 8), (3, 3), (1, 1), "SAME"), ValueError, "(2, 4, 8, 8)", "(2, 9, 8, 8)"),
     "local dtypes": (lambda: local(x, x.astype("bfloat16"), (1, 1), "SAME", (1, 1)), TypeError, "bfloat16", "astype"),
     "local kernel": (lambda: local(x, w, (1, 1), "SAME", (3, 3)), ValueError, "36 input features", "Change its shape"),
@@ -261,6 +261,7 @@ CALLS = {
     "larger template": (lambda: matching.match_template(h1, x1), ValueError, "shape (3,)", "pad_input=True"),
     "complex image": (lambda: matching.match_template(1j * x1, h1), TypeError, "complex64[8]", "jaxconv.correlate"),
     "no response": (lambda: matching.find_matches(jnp.ones(0)), ValueError, "float32[0]", "not empty"),
+    "two thresholds": (lambda: matching.find_matches(x1, threshold=[1, 2]), ValueError, "threshold of", "one number"),
     "no matches": (lambda: matching.find_matches(x1, 0), ValueError, "count=0", "1 or more"),
     "registration": (lambda: matching.phase_cross_correlation(x1, h1), ValueError, "float32[3]", "same shape"),
     "space": (lambda: matching.phase_cross_correlation(x1, x1, space="time"), ValueError, "space='time'", "'fourier'"),

@@ -16,7 +16,7 @@ def test_there_are_many_faults_each_of_its_own():
     assert len({(f.where, f.right, f.wrong) for f in FAULTS}) == len(FAULTS)
 
 
-@pytest.mark.covering(every=6)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)
 def test_a_fault_is_caught(fault):
     with planted(fault):

@@ -38,7 +38,7 @@ def integral(kernel):
 EXACT = partial(jaxconv.lax.conv_general_dilated, accuracy="elementwise")
 
 
-@pytest.mark.covering(every=2)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("arguments", GRID, ids=str)
 def test_nnx_conv(arguments, x):
     def outcome(**more):

@@ -74,7 +74,6 @@ def by_hand(net, x, labels, *, second_order=False, alpha=1.0, sigma=0.5, omega=1
     return classes + alpha * mining, cam
 
 
-@pytest.mark.covering(every=2)
 @pytest.mark.parametrize("second_order", [False, True])
 def test_gain_is_the_papers_loss(second_order):
     net, x = Net(nnx.Rngs(0)), photos()

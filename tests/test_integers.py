@@ -236,8 +236,22 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_transformations_without_x64(way):
-    assert not jax.config.jax_enable_x64
-    alike(WAYS[way](), np.stack(EXPECTED))
+    with jax.enable_x64(False):
+        alike(WAYS[way](), np.stack(EXPECTED))
+
+
+@pytest.mark.parametrize("cval", [np.inf, -np.inf, 2.5])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "bool"])
+def test_a_border_that_is_no_integer(dtype, cval):
+    x = np.array([1, 2, 3, 4]).astype(dtype)
+    with np.errstate(invalid="ignore"):
+        expected = scipy.ndimage.correlate1d(x, [1, 2, 1], mode="constant", cval=cval)
+    alike(ndimage.correlate1d(x, [1, 2, 1], mode="constant", cval=cval), expected)
+
+
+def test_integers_that_jax_would_cut_are_refused():
+    with jax.enable_x64(False), pytest.raises(ValueError, match=r"input with the integer 1099511627776: .*int32. Pass"):
+        ndimage.correlate(np.array([2**40, 1]), [1, 2, 1])
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])

@@ -117,7 +117,7 @@ GRID = {f"{theirs.__name__}: {name}": (ours, theirs, *row)
         for name, row in rows.items()}  # fmt: skip
 
 
-@pytest.mark.covering(every=5)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", GRID)
 def test_parity_with_flax(name, rng):
     ours, theirs, shape, out, size, arguments = GRID[name]
@@ -298,7 +298,7 @@ ADJOINTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.covering(every=2)
+@pytest.mark.covering
 @pytest.mark.parametrize(("padding", "N", "K", "S", "D", "groups"), ADJOINTS)
 @pytest.mark.parametrize("flipped", [False, True], ids=["correlate", "convolve"])
 def test_transpose_kernel_makes_the_adjoint(padding, N, K, S, D, groups, flipped, rng):
@@ -571,7 +571,6 @@ def test_steps_with_an_implicit_kernel(rng):
     np.testing.assert_allclose(jnp.concatenate([first, rest], 1), layer(x), rtol=0, atol=1e-5)
 
 
-@pytest.mark.covering(every=2)
 @pytest.mark.parametrize("implicit", [False, True])
 def test_long_dtypes(implicit, rng):
     kernel = ImplicitKernel(2, 5, hidden=2, frequencies=1, rngs=nnx.Rngs(0)) if implicit else None
@@ -704,7 +703,7 @@ def norms_of(cls, inside, outside, size, spatial, arguments, bias=False):
     return found, np.linalg.norm(dense(layer, spatial), 2)
 
 
-@pytest.mark.covering(every=2)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", EXACT_NORMS)
 def test_norms_on_the_torus(name):
     found, norm = norms_of(*EXACT_NORMS[name], bias=True)
@@ -764,7 +763,7 @@ BOUNDED_NORMS = {
 TIGHT = ("SAME", "SAME, 1-D", "SAME, groups", "constant", "CAUSAL")
 
 
-@pytest.mark.covering(every=2)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", BOUNDED_NORMS)
 def test_bounds_of_norms(name):
     found, norm = norms_of(*BOUNDED_NORMS[name])
@@ -823,7 +822,7 @@ NORMALISED = {
 }
 
 
-@pytest.mark.covering(every=2)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", NORMALISED)
 def test_spectral_norm(name, rng):
     cls, inside, outside, size, spatial, arguments, bound = NORMALISED[name]

@@ -56,6 +56,7 @@ def seen(y):
 
 
 @pytest.mark.parametrize(("dtype", "passes"), [("float32", 3), ("bfloat16", 1), ("complex64", 1)])
+@pytest.mark.usefixtures("nan")
 def test_nothing_is_spread(dtype, passes):
     """The literal sum of NumPy, whatever the engine and wherever the kernel's NaN is: beside, between and in x."""
     problems, methods = [], []
@@ -103,6 +104,7 @@ def test_only_where_a_zero_may_be_met():
     assert conditions(x.astype(int), "same", "elementwise") == 0
 
 
+@pytest.mark.usefixtures("nan")
 def test_functions_that_sum_directly():
     """SciPy's functions, whose default it is."""
     x, h = np.arange(1, 6, dtype=np.float32), np.array([1, np.nan, 2], np.float32)
@@ -114,6 +116,7 @@ def test_functions_that_sum_directly():
     np.testing.assert_array_equal(found, [3, np.inf, np.inf, np.inf, np.inf])
 
 
+@pytest.mark.usefixtures("nan")
 def test_under_shard_map_and_export():
     """Each device asks its own part of the kernels; other platforms have the same program."""
     problem = Problem((Axis(8, 3, 8, p=1),), n=2, c=2, m=4)

@@ -73,6 +73,7 @@ def test_a_traced_sigma_is_the_static_one(order):
             np.testing.assert_array_equal(traced, image)
 
 
+@pytest.mark.usefixtures("nan")
 def test_a_nan_stays_where_it_is():
     """By default every sum is a direct one, however large the kernel."""
     image = np.zeros((64, 64), np.float32)

@@ -78,7 +78,7 @@ def test_no_lax_convolution_in_any_derivative(xw):
 # ---- derivatives
 
 
-@pytest.mark.covering(every=2)
+@pytest.mark.covering
 @pytest.mark.parametrize(
     "name", ["2d-dilations-pads", "1d-groups", "convolve-same-3x8", "3d-stride", "layout-batch-groups"]
 )
@@ -107,7 +107,6 @@ def test_derivatives_of_complex_arrays():
         np.testing.assert_allclose(np.sum(y * dy), np.sum(x * np.asarray(dx)))
 
 
-@pytest.mark.covering(every=2)
 def test_forward_and_reverse_agree(x64):
     """Dense Jacobians: jacfwd = jacrev = the matrix of the operator, exactly (integers in floating types)."""
     problem = Problem(PROBLEM.axes, PROBLEM.n, 2, 1, 2, dtypes=Triple(*["float64" if x64 else "float32"] * 3))
@@ -141,6 +140,16 @@ def test_linearize_and_linear_transpose(xw):
     dy = np.ones(PROBLEM.y_shape, np.float32)
     (dx,) = jax.linear_transpose(lambda x: contract(PROBLEM, x, w), x)(dy)
     np.testing.assert_array_equal(dx, jax.vjp(lambda x: contract(PROBLEM, x, w), x)[1](dy)[0])
+
+
+def test_where_nan_is_looked_for_it_is_found():
+    """And JAX's second look, one primitive at a time, comes to an end."""
+    x = jnp.array([1.0, jnp.nan, 2.0])
+    with jax.debug_nans(True):
+        for f in (jaxconv.convolve, jax.jit(jaxconv.convolve)):
+            with pytest.raises(FloatingPointError, match=r"nan|NaN"):
+                f(x, jnp.ones(2))
+        assert jaxconv.convolve(jnp.ones(2), jnp.ones(1)).tolist() == [1, 1]
 
 
 # ---- parity with lax

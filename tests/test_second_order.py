@@ -189,7 +189,7 @@ def bound(name, y):
     return CASES[name][2] * np.finfo(float).eps * 20 * max(1.0, np.abs(y).max(initial=0.0))
 
 
-@pytest.mark.covering(every=16)
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("name", CASES)
 def test_first_derivatives_are_differences(name):
     f, args = jax.jit(CASES[name][0]), CASES[name][1]
@@ -201,7 +201,7 @@ def test_first_derivatives_are_differences(name):
             assert np.all(np.abs(found - expected) <= bound(name, f(*args))), i
 
 
-@pytest.mark.covering(every=9)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("name", CASES)
 def test_second_derivatives_are_differences_of_differences(name):
     f, args = jax.jit(CASES[name][0]), CASES[name][1]
@@ -221,7 +221,7 @@ def test_second_derivatives_are_differences_of_differences(name):
             assert np.all(np.abs(back - expected) <= off), (j, i)
 
 
-@pytest.mark.covering(every=2)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", LOCAL)
 def test_no_derivative_of_a_filter_gathers_or_scatters(name):
     """What lies beyond the border is folded back by slices and sums."""
@@ -234,7 +234,7 @@ def test_no_derivative_of_a_filter_gathers_or_scatters(name):
     assert "scatter" not in text
 
 
-@pytest.mark.covering(every=16)
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("name", CASES)
 def test_jit_and_vmap_change_no_number(name):
     f, args, _ = CASES[name]
@@ -277,7 +277,7 @@ CURVED = {
 }  # fmt: skip
 
 
-@pytest.mark.covering(every=4)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", CURVED)
 def test_curved_functions_to_second_order(name):
     f, args = CURVED[name]

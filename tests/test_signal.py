@@ -52,7 +52,7 @@ def test_scipy_to_the_last_bit(shape, mode, dtype, method, flip):
     np.testing.assert_array_equal(y, expected)
 
 
-@pytest.mark.covering(every=3)
+@pytest.mark.covering
 @pytest.mark.parametrize("flip", [True, False], ids=ids)
 @pytest.mark.parametrize("mode", ["full", "same", "valid"])
 def test_every_method_in_double_precision(flip, mode, rng):

@@ -401,7 +401,7 @@ def test_clipped_gradients_are_those_of_each_example(digits):
         np.testing.assert_allclose(now - before, -1.9 * total / 8, rtol=0, atol=2e-6)
 
 
-@pytest.mark.covering(every=4)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "config",
     [

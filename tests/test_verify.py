@@ -51,8 +51,10 @@ def test_every_witness_refutes_its_neighbour(i):
     assert not refuted(replace(i, witness=i.witness._replace(sides=lambda: (left, left))))
 
 
-@pytest.mark.covering(every=2)
-@pytest.mark.parametrize("dtype", ["bfloat16", "complex128", "float16", "int64", "int16"])
+@pytest.mark.parametrize(
+    "dtype",
+    ["complex128", "int64", *(pytest.param(d, marks=pytest.mark.nightly) for d in ("bfloat16", "float16", "int16"))],
+)
 def test_other_dtypes(dtype):
     themes = ["algebra", "network"] if dtype != "int16" else list(THEMES)
     report = verify(themes, engines=["auto"], dtypes=[dtype])
@@ -175,8 +177,9 @@ def test_a_false_identity_is_refuted(check):
     assert "whatever the engine" in line
 
 
-@pytest.mark.covering(every=2)
-@pytest.mark.parametrize("wrong", ["nan", "value", "shape", "raises"])
+@pytest.mark.parametrize(
+    "wrong", ["value", "raises", *(pytest.param(w, marks=pytest.mark.nightly) for w in ("nan", "shape"))]
+)
 def test_a_wrong_backend_is_named(monkeypatch, wrong):
     """Identity, engine, pass and smallest failing shape."""
     true = engines.ENGINES["fft"].run

@@ -297,7 +297,7 @@ def _own_gradient(a: Array, g: Array) -> Array:
 
 def _cam(call, weigh, model, x, target, layer, upsample, normalise, rectify, chunk, progress) -> Array:
     if normalise not in ("none", "max", "minmax"):
-        raise ValueError(f"`{call}` got normalise={normalise!r}: it must be 'none', 'max' or 'minmax'. Pass one.")
+        raise ValueError(f"`{call}` got normalise={normalise!r}: it must be 'none', 'max' or 'minmax'. Pass 'max'.")
     check_chunk(call, chunk)
     x, net = images(call, x), network(call, model)
     wanted = targets(call, target, len(x), class_count(call, net, x))

@@ -88,7 +88,7 @@ def _each(call: str, name: str, value: Any, sizes: tuple[int, ...]) -> tuple[int
     if len(values) != len(sizes) or not all(whole(v) and v >= 1 for v in values):
         raise ValueError(
             f"`{call}` got {name}={value!r}: it must be a positive integer, or one for each of {len(sizes)} axes. "
-            "Pass such ones."
+            f"Pass {name}=1."
         )
     return values
 

@@ -20,7 +20,7 @@ import numpy as np
 from jax import Array, lax
 from jax.core import Tracer
 
-from jaxconv.arguments import as_array, as_real, integers
+from jaxconv.arguments import as_array, as_real, integers, is_integer
 from jaxconv.attribution.networks import chosen, images, targets
 from jaxconv.lax import conv_general_dilated
 
@@ -271,14 +271,16 @@ def _windows(call: str, x: Array, window: Any, strides: Any) -> tuple[tuple[int,
     if x.ndim < 2:
         raise ValueError(f"`{call}` got x of shape {x.shape}: it must be a batch, [n, ..., channels]. Add the axes.")
     sizes = x.shape[1:-1]
-    window = (window,) * len(sizes) if isinstance(window, int) else tuple(window)
-    strides = window if strides is None else (strides,) * len(sizes) if isinstance(strides, int) else tuple(strides)
+    given = window, window if strides is None else strides
+    window, strides = ((values,) * len(sizes) if is_integer(values) else values for values in given)
     for name, values in (("window", window), ("strides", strides)):
-        if len(values) != len(sizes) or not all(isinstance(v, int) and v >= 1 for v in values):
+        sequence = isinstance(values, list | tuple) and len(values) == len(sizes)
+        if not sequence or not all(is_integer(v) and v >= 1 for v in values):
             raise ValueError(
-                f"`{call}` got {name}={values}: it must be a positive integer, or one for each of {len(sizes)} axes. "
-                "Pass such ones."
+                f"`{call}` got {name}={values!r}: it must be a positive integer, or one for each of {len(sizes)} axes. "
+                f"Pass {name}=2."
             )
+    window, strides = (tuple(map(int, values)) for values in (window, strides))
     if any(w > size for w, size in zip(window, sizes, strict=True)):
         raise ValueError(
             f"`{call}` got window={window} for x of shape {x.shape}: a window must lie within x. Pass a smaller one."

@@ -294,7 +294,8 @@ def _labels(labels: Array, n: int, classes: int, most: int | None) -> tuple[bool
         )
     if most is not None and not (whole(most) and 1 <= most <= classes):
         raise ValueError(
-            f"`gain_loss` got most_labels={most!r}: it must be an integer from 1 to {classes}, the classes. Pass one."
+            f"`gain_loss` got most_labels={most!r}: it must be an integer from 1 to {classes}, the classes. "
+            f"Pass {classes}."
         )
     if most is not None and not isinstance(labels, Tracer) and int(jnp.max((labels > 0).sum(1))) > most:
         raise ValueError(

@@ -288,7 +288,7 @@ def integrated_gradients(
     check_count("integrated_gradients", "steps", steps)
     if nodes not in ("gauss-legendre", "midpoint"):
         raise ValueError(
-            f"`integrated_gradients` got nodes={nodes!r}: it must be 'gauss-legendre' or 'midpoint'. Pass one."
+            f"`integrated_gradients` got nodes={nodes!r}: it must be 'gauss-legendre' or 'midpoint'. Pass 'midpoint'."
         )
     x = images("integrated_gradients", x)
     way = x - background("integrated_gradients", baseline, x)
@@ -419,7 +419,8 @@ def _of_versions(call, state, x, target, rule, chunk, progress, count, version, 
 
         gradient, found = jax.grad(score, has_aux=True)(version.at(x, image, which, *more))
         weight = weights[which]
-        return gradient * weight.reshape(-1, *[1] * (x.ndim - 1)), found * weight
+        weighed = gradient.astype(weight.dtype) * weight.reshape(-1, *[1] * (x.ndim - 1))
+        return weighed, found.astype(weight.dtype) * weight
 
     gradient, found = summed(row, len(x), count, chunk, progress)
     return where_known(gradient / count, found).astype(x.dtype), found / count

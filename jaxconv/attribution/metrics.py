@@ -215,7 +215,10 @@ def pointing_game(maps: ArrayLike, masks: ArrayLike, *, tolerance: int = 0) -> A
     """
     maps, masks = _pair("pointing_game", maps, masks)
     if not whole(tolerance) or tolerance < 0:
-        raise ValueError(f"`pointing_game` got tolerance={tolerance!r}: it must be an integer. Pass 0 or more pixels.")
+        raise ValueError(
+            f"`pointing_game` got tolerance={tolerance!r}: it must be an integer of 0 or more, in pixels. "
+            "Pass tolerance=0."
+        )
     wide = masks > jnp.zeros_like(masks)
     if tolerance:
         size = (1, *[2 * tolerance + 1] * (masks.ndim - 1))

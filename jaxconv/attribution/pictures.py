@@ -6,6 +6,7 @@ ones matplotlib's blue to red by way of white, symmetric about zero.
 
 import os
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,9 @@ def overlay(image: Any, map: Any, *, alpha: float = 0.6, colours: str = MAP) -> 
     import matplotlib
 
     map = as_real("overlay", "map", map)
-    if np.ndim(map) != 2 or not 0 <= alpha <= 1:
+    if np.ndim(map) != 2 or not isinstance(alpha, Real) or not 0 <= alpha <= 1:
         raise ValueError(
-            f"`overlay` got a map of shape {np.shape(map)} and alpha={alpha}: a map without channels is wanted, "
+            f"`overlay` got a map of shape {np.shape(map)} and alpha={alpha!r}: a map without channels is wanted, "
             "[height, width], and a share between 0 and 1. Sum the channels' moduli, or show a map with signs by "
             "`signed`."
         )
@@ -149,6 +150,11 @@ def contact_sheet(
     from matplotlib.figure import Figure
 
     images, path = np.atleast_1d(as_real("contact_sheet", "images", images)), Path(path)
+    if not isinstance(maps, Mapping):
+        raise TypeError(
+            f"`contact_sheet` got maps of type {type(maps).__name__}: it must be a mapping of names to maps. Pass "
+            "{'name': maps}."
+        )
     maps = {name: np.atleast_1d(as_real("contact_sheet", f"maps[{name!r}]", values)) for name, values in maps.items()}
     wrong = {name: len(values) for name, values in maps.items() if len(values) != len(images)}
     if titles is not None and len(titles) != len(images):

@@ -95,9 +95,11 @@ def whole(value: Any) -> bool:
 
 def check_chunk(call: str, chunk: Any) -> None:
     if chunk is not None and not (whole(chunk) and chunk >= 1):
-        raise ValueError(f"`{call}` got chunk={chunk!r}: it must be an integer or None. Pass how many rows at a time.")
+        raise ValueError(
+            f"`{call}` got chunk={chunk!r}: it must be an integer of 1 or more, or None. Pass how many rows at a time."
+        )
 
 
 def check_count(call: str, name: str, count: Any) -> None:
     if not (whole(count) and count >= 1):
-        raise ValueError(f"`{call}` got {name}={count!r}: it must be an integer. Pass 1 or more.")
+        raise ValueError(f"`{call}` got {name}={count!r}: it must be an integer of 1 or more. Pass {name}=1.")

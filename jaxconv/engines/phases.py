@@ -31,6 +31,7 @@ from math import gcd, lcm, prod
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxconv.arguments import promoted
 from jaxconv.engines.base import merged, padded_along
 from jaxconv.problem import Axis, Problem
 
@@ -154,15 +155,16 @@ def by_phases(problem: Problem, x: Array, w: Array, run: Callable[[Problem, Arra
                 taps[lw.index(problem.spatial[d])] = slice(b, None, r)
             sub = replace(problem, axes=tuple(subs))
             part = None if sub.is_empty else run(sub, x, w[tuple(taps)])
-        shape = [
-            problem.y_shape[d] if c not in problem.spatial else longest[problem.spatial.index(c)]
-            for d, c in enumerate(ly)
-        ]
-        if part is None:
-            part = jnp.zeros(shape, x.dtype)
-        else:
-            part = jnp.pad(part, [(0, full - had) for full, had in zip(shape, part.shape, strict=True)])
         parts.append(part)
+    shape = [
+        problem.y_shape[d] if c not in problem.spatial else longest[problem.spatial.index(c)] for d, c in enumerate(ly)
+    ]
+    dtype = promoted(*(x.dtype if part is None else part.dtype for part in parts))
+    empty = jnp.zeros([0] * len(shape), dtype)
+    parts = [
+        jnp.pad(part.astype(dtype), [(0, full - had) for full, had in zip(shape, part.shape, strict=True)])
+        for part in (empty if part is None else part for part in parts)
+    ]
     return _woven(problem, parts, counts)
 
 

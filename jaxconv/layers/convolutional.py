@@ -102,8 +102,8 @@ def operation_of(call: str, flip_kernel: bool, method: Method, accuracy: Accurac
     return Operation(flip_kernel, tuple(sorted(method.items())) if isinstance(method, Mapping) else method, accuracy)
 
 
-def inputs_of(layer: nnx.Module, inputs: Any) -> Array:
-    return jnp.asarray(as_array(f"jaxconv.layers.{type(layer).__name__}", "inputs", inputs))
+def inputs_of(layer: nnx.Module, inputs: Any, name: str = "inputs") -> Array:
+    return jnp.asarray(as_array(f"jaxconv.layers.{type(layer).__name__}", name, inputs))
 
 
 class _Layer(nnx.Conv):

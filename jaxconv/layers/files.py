@@ -162,7 +162,8 @@ def _saved(tree: Any) -> Any:
 
 def _named(call: str, tree: Any, also: Any = ()) -> dict[str, Any]:
     leaves = [(".".join(names(key)), leaf) for key, leaf in jax.tree.flatten_with_path(tree)[0]]
-    arrays = {name: leaf if isinstance(leaf, also) else as_array(call, repr(name), leaf) for name, leaf in leaves}
+    with jax.enable_x64(True):  # NumPy's integers are written as they are
+        arrays = {name: leaf if isinstance(leaf, also) else as_array(call, repr(name), leaf) for name, leaf in leaves}
     if len(arrays) < len(leaves):
         twice = sorted({name for name in arrays if [n for n, _ in leaves].count(name) > 1})
         raise ValueError(

@@ -210,7 +210,7 @@ class LongConvolve(nnx.Module):
         return y if self.bias is None else y + self.bias[...].astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
 
     def _checked(self, x: ArrayLike) -> Array:
-        x = inputs_of(self, x)
+        x = inputs_of(self, x, "x")
         if x.ndim < 2 or x.shape[-1] != self.features:
             raise ValueError(
                 f"`jaxconv.layers.LongConvolve` got x of {described(x)}: it must be (batch..., time, features) with "

@@ -173,7 +173,7 @@ class SpectralNorm(nnx.Module):
         self.layer, self.bound = layer, bound
 
     def __call__(self, x: ArrayLike) -> Array:
-        x = inputs_of(self, x)
+        x = inputs_of(self, x, "x")
         rank = len(self.layer.kernel_size) if hasattr(self.layer, "kernel_size") else 0
         norm = operator_norm(self.layer, x.shape[x.ndim - 1 - rank : x.ndim - 1])
         scaled = nnx.clone(self.layer)

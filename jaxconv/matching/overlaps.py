@@ -28,7 +28,8 @@ def autocorrelation(
         y[l] = sum over n of (x[n + l] - mean there) * (x[n] - mean there) / sqrt(their two sums of squares)
 
     From -1 to 1, and 1 at lag 0: a period of a texture shows as a peak that does not fade with the lag. Where the
-    overlap is flat (its variance below 64 roundoffs of the largest square), or a single position, it is 0.
+    overlap is flat, or a single position, it is 0: its sum of squares about its mean is below 64 roundoffs of that
+    about the image's mean, or, by 'auto' and the FFT, whose errors are those of the largest value, of as many of that.
     (`jaxconv.signal.autocorrelation` is the plain sum.)
 
     >>> y = autocorrelation(jnp.array([1., 2., 1., 2., 1., 2., 1.]), lags=(0, 3))
@@ -74,6 +75,8 @@ def autocorrelation(
 
 @partial(jax.jit, static_argnums=range(1, 5), inline=True)
 def _overlapped(x: Array, call: str, axes: tuple[int, ...], lags, how) -> Array:
+    method, accuracy, _ = how
+
     def sums(a, b):
         return sum_of(call, False, a, b, "full", *how, axes=axes, lags=lags)
 
@@ -86,8 +89,12 @@ def _overlapped(x: Array, call: str, axes: tuple[int, ...], lags, how) -> Array:
     count = jnp.maximum(jnp.round(sums(here, here)), 1)
     first, second = sums(x, here), sums(here, x)
     product = sums(x, x) - first * second / count
-    squares = [sums(x * x, here) - first**2 / count, sums(here, x * x) - second**2 / count]
-    floor = count * jnp.finfo(x.dtype).eps * 64 * jnp.max(x * x, axes, keepdims=True)
-    flat = (squares[0] <= floor) | (squares[1] <= floor)
-    root = jnp.sqrt(jnp.where(flat, 1, squares[0] * squares[1]))
+    energies = sums(x * x, here), sums(here, x * x)
+    squares = [e - s**2 / count for e, s in zip(energies, (first, second), strict=True)]
+    if accuracy != "elementwise" and method not in ("direct", "shifts"):  # an FFT's error is one of the whole image
+        energies = [count * jnp.max(x * x, axes, keepdims=True)] * 2
+    flat = jnp.bool_(False)
+    for energy, square in zip(energies, squares, strict=True):
+        flat |= square <= energy * jnp.finfo(x.dtype).eps * 64
+    root = jnp.sqrt(jnp.where(flat, 1, squares[0])) * jnp.sqrt(jnp.where(flat, 1, squares[1]))  # no product underflows
     return jnp.where(flat, 0, jnp.clip(product / root, -1, 1)).astype(dtype)

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from jaxconv.arguments import as_array, described, integers, is_integer
+from jaxconv.arguments import as_array, as_real, described, integers, is_integer, promoted
 
 
 class Matches(NamedTuple):
@@ -69,13 +69,17 @@ def find_matches(
         raise ValueError(f"`{call}` got count={count!r}: it must be an integer, 1 or more. Pass how many to find.")
     each = (min_distance,) * response.ndim if is_integer(min_distance) else min_distance
     distances = integers(call, "min_distance", each, response.ndim, least=0)
-    return _found(response, jnp.asarray(as_array(call, "threshold", threshold)), int(count), distances)
+    threshold = jnp.asarray(as_real(call, "threshold", threshold))
+    if threshold.ndim:
+        raise ValueError(f"`{call}` got a threshold of {described(threshold)}: it is one number. Pass a scalar.")
+    return _found(response, threshold, int(count), distances)
 
 
 @partial(jax.jit, static_argnums=(2, 3), inline=True)
 def _found(response: Array, threshold: Array, count: int, distances: tuple[int, ...]) -> Matches:
     places = [lax.broadcasted_iota(jnp.int32, response.shape, d) for d in range(response.ndim)]
     fixed = lax.stop_gradient(response if response.dtype != jnp.bool_ else response.astype(jnp.int32))
+    both = promoted(fixed.dtype, threshold.dtype)
     lowest = -jnp.inf if jnp.issubdtype(fixed.dtype, jnp.inexact) else jnp.iinfo(fixed.dtype).min
 
     def step(left, _):
@@ -86,7 +90,8 @@ def _found(response: Array, threshold: Array, count: int, distances: tuple[int, 
             near &= jnp.abs(place - position[d]) <= distances[d]
         return left & ~near, (position, left.any())
 
-    _, (positions, some) = lax.scan(step, ~jnp.isnan(fixed) & (fixed >= threshold), None, length=count)
+    matches = ~jnp.isnan(fixed) & (fixed.astype(both) >= threshold.astype(both))
+    _, (positions, some) = lax.scan(step, matches, None, length=count)
     scores = response[tuple(jnp.where(some[:, None], positions, 0).T)]
     scores = scores if jnp.issubdtype(scores.dtype, jnp.floating) else scores.astype(jnp.result_type(float))
     return Matches(jnp.where(some[:, None], positions, -1), jnp.where(some, scores, -jnp.inf))

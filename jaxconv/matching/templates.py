@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.custom_batching import custom_vmap
 from jax.typing import ArrayLike
 
 from jaxconv.arguments import (
     ArgumentError,
-    as_array,
     as_floating,
+    as_real,
     axis_indices,
     common_dtype,
     described,
@@ -147,7 +148,7 @@ def match_template(
     if pad_input:
         pads = [(t.shape[d] // 2, t.shape[d] - 1 - t.shape[d] // 2) if d in along else (0, 0) for d in range(rank)]
         more = (
-            {"constant_values": jnp.asarray(as_array(call, "constant_values", constant_values), dtype)}
+            {"constant_values": jnp.asarray(as_real(call, "constant_values", constant_values), dtype)}
             if mode == "constant"
             else {}
         )
@@ -215,14 +216,17 @@ def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Matc
     coarse = FLAT * jnp.sqrt(eps)
     limits = (FLAT * eps if w is None else coarse), (FLAT * eps if v is None else coarse)
     largest, own, rounded = (jnp.abs(a).max(axes, keepdims=True) for a in (x, t, given))
-    flat, lost = spread <= limits[0] ** 2 * energy, spread <= some * (limits[0] * largest) ** 2
-    if centred and normed and w is None and v is None and (method, accuracy) == ("auto", "normwise"):
-        hidden = (lost & ~flat).any()
+    size = spread if centred else energy
+    flat, lost = spread <= limits[0] ** 2 * energy, size <= some * (limits[0] * largest) ** 2
+    if accuracy == "elementwise" or method in ("direct", "shifts"):
+        product = sums(masked, weights * t)
+    elif normed and w is None and v is None and method == "auto":
         literal = partial(sums, method="direct", accuracy="elementwise")  # compiles in the least time; rarely runs
+        hidden = _any(lost & ~(flat if centred else energy <= 0))
         product = lax.cond(hidden, literal, sums, masked, weights * t)
     else:
         product = sums(masked, weights * t)
-        flat = flat if accuracy == "elementwise" else flat | lost
+        flat |= lost
     if v is None:
         template, squares = jnp.zeros((), x.dtype) if centred else total(weights * t), total(weights * t * t)
         norm = total(weights * given**2)
@@ -245,6 +249,17 @@ def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Matc
     flat |= squares <= some * jnp.maximum(limits[1] * own, FLAT * eps * rounded) ** 2
     value = _ratio(product, jnp.where(flat, 1, spread), jnp.where(flat, 1, squares), 0.0)
     return answer(jnp.clip(jnp.where(flat, 0, value), -1, 1))
+
+
+# In a batch one answer for all, or `jax.vmap` would make both of a `lax.cond`'s branches.
+@custom_vmap
+def _any(a: Array) -> Array:
+    return a.any()
+
+
+@_any.def_vmap
+def _any_of_batch(size: int, batched: list[bool], a: Array) -> tuple[Array, bool]:
+    return _any(a), False
 
 
 # A window with the mean p and the variance s loses about (p - level)^2 / s by the level that is left in it: the sum

@@ -192,7 +192,7 @@ def _is_zero(cval) -> bool:
 def _is_whole(cval) -> bool:
     if isinstance(cval, jax.Array):
         return not jnp.issubdtype(cval.dtype, jnp.inexact)
-    return bool(np.all(np.asarray(cval) == np.floor(np.real(cval))))
+    return bool(np.all(np.isfinite(cval) & (np.asarray(cval) == np.floor(np.real(cval)))))
 
 
 def _wishes(call: str, how: How) -> Wishes:

@@ -243,7 +243,7 @@ def _gaussian_over_axes(call: str, order: int, input, sigma, smoothed, output, m
 def _root(squares: Array, dtype: np.dtype) -> Array:
     if not jnp.issubdtype(dtype, np.inexact):
         with jax.enable_x64(True):
-            return cast(jnp.sqrt(jnp.maximum(squares, 0).astype(float)), dtype)
+            return cast(jnp.sqrt(jnp.maximum(squares.astype(float), 0)), dtype)
     zero = squares == 0
     safe = jnp.where(zero, 1, squares)
     return cast(jnp.where(zero, 0, jnp.sqrt(safe)), dtype)

@@ -14,7 +14,8 @@ rounding. It cannot in
     x*w = x*a + x*b,    a: the first 20 bits of w,   b: the others, at most 33
 
 where both products are exact, for integers below 2**20, and so is what it makes of them. Up to 2**33, the second one's
-error is less than 2**-19 of the last bit, and changes it in as few cases. Nothing here is differentiated.
+error is less than 2**-19 of the last bit, and changes it in as few cases. Beside a cval that may be no integer, a
+comparison reads the product, too, so that it must be there, rounded. None of these sums is differentiated.
 
 Source: NI_Correlate and NI_Correlate1D in scipy/ndimage/src/ni_filters.c; Dekker, A floating-point technique for
 extending the available precision (1971).
@@ -109,7 +110,7 @@ def _apply(image: Array, weights: Array, cval: Array | None, static: _Sum) -> Ar
             x = x + static.symmetry * read(count - 1 - taps, t)
         if static.size is None:
             k = taps[t] if isinstance(t, int) else jnp.asarray(taps)[t]
-            x = x * a[k] + x * b[k]
+            x = x * a[k] + x * b[k] if cval is None else _rounded(x * w[k])
         return x if y is None else y + x
 
     def add_piece(i, y) -> Array:
@@ -124,6 +125,10 @@ def _apply(image: Array, weights: Array, cval: Array | None, static: _Sum) -> Ar
     if static.size is not None:  # a divisor that XLA does not know to be one number: see `divided`
         y = y / jnp.where(jnp.isnan(y), y, static.size)
     return cast(y, jnp.dtype(static.dtype))
+
+
+def _rounded(product: Array) -> Array:
+    return jnp.where(product == product, product, jnp.nan)
 
 
 # XLA multiplies by the reciprocal of what it knows to be one number, and 41 * (1/41) is not 1. A barrier hides that,
@@ -146,12 +151,15 @@ def stored(dtype: np.dtype) -> np.dtype:
 
 
 def cast(y: Array, dtype: np.dtype) -> Array:
-    """y in a dtype, as NumPy converts: integers toward zero and modulo 2**bits (XLA would saturate)."""
+    """y in a dtype, as NumPy converts: integers toward zero and modulo 2**bits (XLA would saturate).
+
+    What no 64 bits hold, infinity and NaN, too, is the least of them, whose lower bits are 0.
+    """
     if dtype == np.bool_:
         return y != 0
     if jnp.issubdtype(dtype, np.integer) and jnp.issubdtype(y.dtype, np.floating):
         with jax.enable_x64(True):
-            whole = y.astype(np.int64)
+            whole = jnp.where(jnp.abs(y) < 2.0**63, y, -(2.0**63)).astype(np.int64)
             y = jnp.where(y > 0, y.astype(np.uint64), whole.astype(np.uint64)) if dtype == np.uint64 else whole
             return y.astype(dtype)
     return y.astype(dtype)

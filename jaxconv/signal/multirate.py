@@ -147,7 +147,8 @@ def resample_poly(
     up, down = _rate(call, "up", up), _rate(call, "down", down)
     if padtype not in BACKGROUNDS and padtype not in EXTENSIONS:
         raise ValueError(
-            f"`{call}` got padtype={padtype!r}: it must be one of {', '.join([*BACKGROUNDS, *EXTENSIONS])}. Pass one."
+            f"`{call}` got padtype={padtype!r}: it must be one of {', '.join([*BACKGROUNDS, *EXTENSIONS])}. "
+            "Pass 'constant'."
         )
     if cval is not None and padtype != "constant":
         raise ValueError(
@@ -190,7 +191,9 @@ def _rate(call: str, name: str, value) -> int:
 def _resampled(call: str, x, h, up: int, down: int, centre: int, outputs: int, axis: int, mode, cval, wishes: Wishes):
     mode = mode.lower() if isinstance(mode, str) else mode
     if mode not in EXTENSIONS:
-        raise ValueError(f"`{call}` got mode={mode!r}: the modes are {', '.join(map(repr, EXTENSIONS))}. Pass one.")
+        raise ValueError(
+            f"`{call}` got mode={mode!r}: the modes are {', '.join(map(repr, EXTENSIONS))}. Pass 'constant'."
+        )
     cval = as_array(call, "cval", cval)
     none = mode != "constant" or (not isinstance(cval, jax.Array) and np.all(cval == 0))
     kinds = [jnp.result_type(a) for a in (h, x)]

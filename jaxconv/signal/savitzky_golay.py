@@ -107,7 +107,8 @@ def savgol_filter(
     x = as_floating(call, "x", x)
     if mode not in MODES:
         raise ValueError(
-            f"`{call}` got mode={mode!r}: mode must be 'mirror', 'constant', 'nearest', 'wrap' or 'interp'. Pass one."
+            f"`{call}` got mode={mode!r}: mode must be 'mirror', 'constant', 'nearest', 'wrap' or 'interp'. "
+            "Pass 'interp'."
         )
     h = savgol_coeffs(window_length, polyorder, deriv, delta)
     if mode != "interp":
