@@ -85,12 +85,9 @@ def _evaluate(x, w, *, problem: Problem, wishes: Wishes):
     # the program again, one primitive at a time, and so come here for ever.
     with jax.disable_jit(False), jax.debug_nans(False), jax.debug_infs(False):
         y = _compiled(x, w, problem, wishes)
-    for looked_for, name, wrong in (
-        (jax.config.jax_debug_nans, "NaN", jnp.isnan),
-        (jax.config.jax_debug_infs, "infinity", jnp.isinf),
-    ):
-        if looked_for and jnp.issubdtype(y.dtype, jnp.inexact) and wrong(y).any():
-            raise FloatingPointError(f"invalid value ({name}) encountered in {contract_p.name}")
+    for option, wrong in (("jax_debug_nans", jnp.isnan), ("jax_debug_infs", jnp.isinf)):
+        if getattr(jax.config, option) and jnp.issubdtype(y.dtype, jnp.inexact) and wrong(y).any():
+            raise FloatingPointError(f"invalid value ({option[10:-1]}) encountered in {contract_p.name}")
     return y
 
 

@@ -646,7 +646,7 @@ def main(
     """Train the twins and the independent networks; write OUT/twins.md and OUT/twins.png."""
     if quick:
         epochs, seeds = min(epochs, 8), min(seeds, 5)
-        method, other = ({"auto": "direct", "shifts": "fft"}.get(m, m) for m in (method, other))
+        method, other = "direct" if method == "auto" else method, "fft" if other == "shifts" else other
     out.mkdir(parents=True, exist_ok=True)
     plan = Plan(digits(), epochs, batch)
     members = twins_of(method, other)

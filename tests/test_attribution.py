@@ -25,6 +25,7 @@ from jaxconv.attribution import (
     layer_cam,
     max_pool,
     occlusion,
+    rows,
     saliency,
     smoothgrad,
     unpool,
@@ -208,6 +209,15 @@ def test_a_variance_is_guarded_and_no_relu():
     assert any("variance" in name for name, _ in report.untouched)
     # and a ReLU of a difference of squares, neither of them a mean of squares of the same kind, is one
     assert len(with_relu_rule(lambda x: jnp.maximum(x - x**2, 0), "guided").report(jnp.ones(8)).overridden) == 1
+
+
+def test_a_relu_in_a_loop_of_unknown_length_is_found():
+    def f(x):
+        return lax.while_loop(lambda c: c[0] < 2, lambda c: (c[0] + 1, jax.nn.relu(c[1]) * 2), (0, x))[1]
+
+    ruled, x = with_relu_rule(f, "guided"), jnp.array([-1.0, 3.0])
+    np.testing.assert_array_equal(ruled(x), f(x))
+    assert len(ruled.report(x).overridden) == 1
 
 
 def test_where_chooses_among_the_relus():
@@ -671,6 +681,13 @@ def test_one_signature(name):
             )
     after = nnx.state(net, nnx.Not(nnx.RngState))
     jax.tree.map(np.testing.assert_array_equal, before, after)
+
+
+def test_the_bar_comes_down_at_the_end():
+    score, x = lambda x: (x**2).sum((1, 2)), photos()
+    np.testing.assert_array_equal(saliency(score, x, 0, chunk=1, progress=True), saliency(score, x, 0))
+    jax.effects_barrier()
+    assert not rows._running
 
 
 class LinenNet(linen.Module):

@@ -137,6 +137,11 @@ def test_the_seed_that_failed_is_replayed():
     assert "not to be trusted" not in line
 
 
+def test_a_progress_bar_changes_nothing():
+    chosen = dict(identities=[identity("commutativity")], engines=["direct"], dtypes=["int32"])
+    assert verify(**chosen, progress=True).verdict == verify(**chosen).verdict
+
+
 def test_a_witness_that_does_not_refute_fails():
     law = identity("commutativity")
     true = replace(law, witness=Witness("f * g = g * f", lambda: (np.ones(3), np.ones(3))))
