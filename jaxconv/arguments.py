@@ -32,7 +32,7 @@ def as_array(call: str, name: str, value: Any) -> Any:
         value = _from_lists(call, name, value)
     if isinstance(value, np.ndarray) and not value.dtype.isnative:
         value = value.astype(value.dtype.newbyteorder("="))
-    if isinstance(value, np.ndarray) and value.dtype in (np.int64, np.uint64) and value.size:
+    if isinstance(value, np.ndarray | np.generic) and value.dtype in (np.int64, np.uint64) and value.size:
         _check_fits(call, name, value)
     if not isinstance(value, jax.Array | np.ndarray | np.generic | bool | int | float | complex):
         raise TypeError(

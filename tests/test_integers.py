@@ -241,7 +241,7 @@ def test_transformations_without_x64(way):
 
 
 @pytest.mark.parametrize("cval", [np.inf, -np.inf, 2.5])
-@pytest.mark.parametrize("dtype", ["uint8", "int16", "bool"])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "bool"])
 def test_a_border_that_is_no_integer(dtype, cval):
     x = np.array([1, 2, 3, 4]).astype(dtype)
     with np.errstate(invalid="ignore"):
@@ -250,8 +250,12 @@ def test_a_border_that_is_no_integer(dtype, cval):
 
 
 def test_integers_that_jax_would_cut_are_refused():
-    with jax.enable_x64(False), pytest.raises(ValueError, match=r"input with the integer 1099511627776: .*int32. Pass"):
-        ndimage.correlate(np.array([2**40, 1]), [1, 2, 1])
+    for image in (np.array([2**40, 1]), np.array([[2**40]])[0, 0]):
+        with (
+            jax.enable_x64(False),
+            pytest.raises(ValueError, match=r"input with the integer 1099511627776: .*int32. Pa"),
+        ):
+            ndimage.correlate(image, np.ones([3] * image.ndim, int))
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])

@@ -163,6 +163,25 @@ def test_a_bright_region_hides_no_faint_texture(method, rng):
     assert np.isfinite(gradient).all()
 
 
+def test_regions_of_different_levels_each_have_their_contrast(rng):
+    """The template's mean is 0 to the last digit: what is left of it would be multiplied by a window's level.
+
+    The products' roundoff is of the sizes of level and template, their sum's of the contrasts.
+    """
+    x = 10 + 1e-3 * rng.normal(size=(17, 22))
+    x[8:, 11:] = 1e5 + 10 * rng.normal(size=(9, 11))
+    x = x.astype(np.float32)
+    t = x[:8, :4]
+    found = match_template(x, t)
+    for region, of_windows, ratio in (
+        (np.s_[8:, 11:], np.s_[8:, 11:], 1e5 / 10),
+        (np.s_[:8, :11], np.s_[:1, :8], 4),
+    ):
+        part, wide = x[region].astype(float), t.astype(float)
+        expected = by_formula(part, wide, "ccoeff_normed", np.ones_like(wide), np.ones_like(part))
+        np.testing.assert_allclose(found[of_windows], expected, rtol=0, atol=ratio * t.size * 2.0**-24)
+
+
 @pytest.mark.parametrize("measure", [m for m in MEASURES if m.endswith("normed")])
 def test_a_bright_corner_hides_no_match(measure, rng):
     """Nor by the measures that keep the mean; in a batch, too. The bound is as above."""

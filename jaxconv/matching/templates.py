@@ -193,7 +193,8 @@ def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Matc
     original, x = x, jnp.where(seen, x - level, 0)
     if centred:
         whole = total(weights)
-        t = t - total(weights * t) / jnp.where(whole == 0, 1, whole)
+        for _ in range(2):  # what rounding leaves of the mean would be multiplied by a window's
+            t = t - total(weights * t) / jnp.where(whole == 0, 1, whole)
     elif squared:
         t = t - level
     masked = x if v is None else x * v

@@ -153,13 +153,14 @@ def stored(dtype: np.dtype) -> np.dtype:
 def cast(y: Array, dtype: np.dtype) -> Array:
     """y in a dtype, as NumPy converts: integers toward zero and modulo 2**bits (XLA would saturate).
 
-    What no 64 bits hold, infinity and NaN, too, is the least of them, whose lower bits are 0.
+    What no 64 bits hold, infinity and NaN, too, is the least number of 64 bits (for int32, of 32), whose lower bits are 0.
     """
     if dtype == np.bool_:
         return y != 0
     if jnp.issubdtype(dtype, np.integer) and jnp.issubdtype(y.dtype, np.floating):
         with jax.enable_x64(True):
-            whole = jnp.where(jnp.abs(y) < 2.0**63, y, -(2.0**63)).astype(np.int64)
+            least = -(2.0**31) if dtype == np.int32 else -(2.0**63)
+            whole = jnp.where(jnp.abs(y) < 2.0**63, y, least).astype(np.int64)
             y = jnp.where(y > 0, y.astype(np.uint64), whole.astype(np.uint64)) if dtype == np.uint64 else whole
             return y.astype(dtype)
     return y.astype(dtype)
