@@ -153,7 +153,7 @@ def stored(dtype: np.dtype) -> np.dtype:
 def cast(y: Array, dtype: np.dtype) -> Array:
     """y in a dtype, as NumPy converts: integers toward zero and modulo 2**bits (XLA would saturate).
 
-    What no 64 bits hold, infinity and NaN, too, is the least number of 64 bits (for int32, of 32), whose lower bits are 0.
+    What no 64 bits hold, infinity and NaN, too, is the least number of 64 bits (of 32 for int32): lower bits of 0.
     """
     if dtype == np.bool_:
         return y != 0
