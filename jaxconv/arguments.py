@@ -58,7 +58,7 @@ def as_array(call: str, name: str, value: Any) -> Any:
     return value
 
 
-def _check_fits(call: str, name: str, value: np.ndarray) -> None:
+def _check_fits(call: str, name: str, value: np.ndarray | np.generic) -> None:
     """JAX would leave away the upper bits without a word."""
     held = jax.dtypes.canonicalize_dtype(np.uint64 if value.dtype == np.uint64 else np.int64)
     limits, (least, most) = np.iinfo(held), (value.min(), value.max())

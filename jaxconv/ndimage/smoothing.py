@@ -119,7 +119,9 @@ def uniform_filter1d(
 
         y[o] = sum over k < size of input[o + k - size//2 - origin] / size
 
-    Integers are summed exactly and divided toward zero.
+    Integers are summed exactly and divided toward zero. Floating sums are divided with one rounding, and so a constant
+    stays what it is; under `jax.vmap` XLA multiplies by 1 / size: an output may be a unit in the last place off, where
+    `axes` or `jax.lax.map` rounds once.
 
     >>> uniform_filter1d([2, 8, 0, 4, 1, 9, 9, 0], size=3)
     Array([4, 3, 4, 1, 4, 6, 6, 3], dtype=int32)
