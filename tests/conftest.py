@@ -1,6 +1,7 @@
 """Settings of all tests: the short form, and with NIGHTLY=1 the long one."""
 
 import ctypes
+import gc
 import os
 import zlib
 from collections import defaultdict
@@ -12,6 +13,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / "out" / "programs"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
 import jax
 import jaxlib
@@ -20,6 +22,7 @@ import pytest
 from hypothesis import settings
 
 NIGHTLY = bool(os.environ.get("NIGHTLY"))
+gc.set_threshold(100_000, 50, 100)  # tracing makes many objects
 
 # Two host devices, so that sharding is tested on any machine. A test is mostly the compilation of its programs: the
 # short form takes what XLA compiles fastest, the long one what a user gets.
