@@ -106,7 +106,9 @@ def program(
             found = gain_loss(net, x, y, masks=masks, has_mask=known, omega=omega, second_order=second_order)
             return found.classification + weights[0] * found.mining + weights[1] * found.external
 
-        updates, memory = optimiser.update(jax.grad(loss)(state), memory)
+        gradient = jax.grad(loss)(state)
+        with jax.numpy_dtype_promotion("standard"):  # on which optax relies
+            updates, memory = optimiser.update(gradient, memory)
         return optax.apply_updates(state, updates), memory
 
     return optimiser.init, step

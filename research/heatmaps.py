@@ -93,7 +93,9 @@ def trained(classes: int, draw: Callable[[int], tuple], steps: int, method: str)
         def loss(state):
             return optax.softmax_cross_entropy_with_integer_labels(nnx.merge(graph, state)(x), y).mean()
 
-        updates, memory = optimiser.update(jax.grad(loss)(state), memory)
+        gradient = jax.grad(loss)(state)
+        with jax.numpy_dtype_promotion("standard"):  # on which optax relies
+            updates, memory = optimiser.update(gradient, memory)
         return optax.apply_updates(state, updates), memory
 
     memory = optimiser.init(state)

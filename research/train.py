@@ -179,7 +179,8 @@ class Trainer:
                 (value, (hits, statistics)), gradient = jax.value_and_grad(loss, has_aux=True)(
                     state.parameters, state.statistics, images, labels
                 )
-            updates, memory = optimiser.update(gradient, state.optimiser, state.parameters)
+            with jax.numpy_dtype_promotion("standard"):  # on which optax relies
+                updates, memory = optimiser.update(gradient, state.optimiser, state.parameters)
             parameters: Any = optax.apply_updates(state.parameters, updates)
             return State(parameters, statistics, memory), (value, hits, optax.tree.norm(gradient), rate(number))
 

@@ -76,7 +76,9 @@ class Network(nnx.Module):
 
     def __call__(self, x):
         for layer in (self.first, self.second):
-            x = nnx.avg_pool(nnx.gelu(layer(x)), (2, 2), (2, 2))
+            x = nnx.gelu(layer(x))
+            with jax.numpy_dtype_promotion("standard"):  # on which Flax relies
+                x = nnx.avg_pool(x, (2, 2), (2, 2))
         return self.readout(x.reshape(x.shape[0], -1))
 
 
@@ -170,7 +172,8 @@ class Trainer:
             state, memory = carry
             rows, view = batch
             value, found = slope(state, views[view, rows], labels[rows])
-            updates, memory = optimiser.update(found, memory, state)
+            with jax.numpy_dtype_promotion("standard"):  # on which optax relies
+                updates, memory = optimiser.update(found, memory, state)
             state = optax.apply_updates(state, updates)
             return (state, memory), (value, state)
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+from jaxconv.arguments import promoted
 from jaxconv.engines import Engine
 from jaxconv.identities.base import Bounded
 from jaxconv.planner import Wishes, choose
@@ -174,7 +175,7 @@ def _summed(problem: Problem):
     """The dtype in which an engine must sum at least: the widest of x, w and y, and no less than float32."""
     if not jnp.issubdtype(problem.dtypes.y, jnp.inexact):
         return jnp.dtype(problem.dtypes.y)
-    return jnp.result_type(*map(jnp.dtype, problem.dtypes), jnp.float32)
+    return promoted(*problem.dtypes, np.float32)
 
 
 def by_taps(problem: Problem, x, w) -> np.ndarray:

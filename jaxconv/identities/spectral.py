@@ -55,7 +55,7 @@ def near(value, *sizes: float) -> Bounded:
 
 
 def dot(F, x):
-    return jnp.dot(F, x, precision="highest")
+    return jnp.dot(F, x.astype(F.dtype), precision="highest")
 
 
 def transform(n: int) -> Rounded:
@@ -206,7 +206,10 @@ def parseval(case: Case):
     n = len(f)
     k = case.on(partial(correlate, lags=(0, 0)))
     size = float(np.abs(f).sum() * np.abs(g).sum() * n)
-    roads = [lambda f, g, F: n * k(g, f)[0] + 0 * F[0, 0], lambda f, g, F: (dot(F, f).conj() * dot(F, g)).sum()]
+    roads = [
+        lambda f, g, F: (n * k(g, f)[0]).astype(F.dtype) + 0 * F[0, 0],
+        lambda f, g, F: (dot(F, f).conj() * dot(F, g)).sum(),
+    ]
     yield Claim("N ⟨f, g⟩", (f, g, transform(n)), roads, near(n * np.vdot(f, g) + 0j, size))
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
+from jaxconv.arguments import promoted
 from jaxconv.engines import ENGINES
 from jaxconv.identities.base import KINDS, SHAPES, Bounded, Case, Claim, Identity, Rounded, contractions
 from jaxconv.identities.rounding import bounds
@@ -141,7 +142,7 @@ def _value(a):
 
 def _arguments(claim: Claim, dtype: str) -> list[np.ndarray]:
     def of(a):
-        return jnp.promote_types(dtype, np.complex64) if np.iscomplexobj(a) else jnp.dtype(dtype)
+        return promoted(dtype, np.complex64) if np.iscomplexobj(a) else jnp.dtype(dtype)
 
     return [np.asarray(a, of(a)) for a in map(_value, claim.args)]
 

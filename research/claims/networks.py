@@ -61,9 +61,9 @@ class Net(nnx.Module):
 
 
 RULES: dict[str, Callable] = {
-    "saliency": lambda z, r: (z > 0) * r,
+    "saliency": lambda z, r: jnp.where(z > 0, r, 0),
     "deconvnet": lambda z, r: jnp.maximum(r, 0),
-    "guided": lambda z, r: (z > 0) * jnp.maximum(r, 0),
+    "guided": lambda z, r: jnp.where(z > 0, jnp.maximum(r, 0), 0),
 }
 
 
