@@ -11,13 +11,15 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jaxconv
 from jaxconv.engines import ENGINES
 from jaxconv.planner import Wishes, candidates, choose, parse_wishes
+from jaxconv.primitive import contract
 from jaxconv.problem import Axis, Problem
-from jaxconv.tune import measure
+from jaxconv.tune import measure, stopwatch
 from jaxconv.wisdom import NONE, VARIABLE, read, signature, write
 
 LAYER = Problem((Axis(12, 3, 10), Axis(12, 3, 10)), n=2, c=3, m=4)
@@ -193,6 +195,22 @@ def test_measure_runs_the_engine_that_is_named():
     found = measure(OTHER, ["fft", "direct"], seconds=0.001)
     assert list(found) == ["fft", "direct"]
     assert all(0 < t < 5 for t in found.values())
+
+
+def test_a_loop_in_one_program_is_timed_less_an_empty_one(monkeypatch):
+    """The contraction is in the loop, and not left away."""
+    made = []
+
+    def seconds(call, *arrays):
+        made.append(call)
+        return 0.5 if "conv" in call.as_text() else 0.1
+
+    monkeypatch.setitem(measure.__globals__, "_seconds", seconds)
+    x, w = jnp.ones(OTHER.x_shape), jnp.ones(OTHER.w_shape)
+    once = stopwatch(partial(contract, OTHER, wishes=Wishes("direct")), x, w, repeated=4)
+    assert once() == pytest.approx((0.5 - 0.1) / 4)
+    assert made[0].as_text().count("while(") == 1
+    np.testing.assert_array_equal(made[0](x, w), contract(OTHER, x, w))
 
 
 def test_engines_take_turns_and_one_far_behind_is_called_no_more(monkeypatch):
