@@ -1,17 +1,23 @@
-"""What the engines' work costs: constants by platform and jaxlib, fitted to measurements.
+"""What the engines' work costs on a device: constants, fitted to measurements or stated.
 
 An engine says how much of each kind of work a Problem is (`Engine.work`); `costs.json` says
 what a unit of each kind costs, in seconds, and how many times slower other types than float32
 are. `scripts/fit.py` measures and writes them; docs/planner.md has what they are worth. XLA
 changes, so there is a table for each jaxlib that was measured, and the latest that is not newer
 than the one in use serves.
+
+Devices differ, too: there is a table for each kind of accelerator ("gpu:NVIDIA H100 80GB HBM3"), and
+that of the kind whose name is most alike serves others. Where nothing was measured, the table's version
+is "prior": the constants are arithmetic on what the device's maker states, and `jaxconv.plan` says so.
 """
 
 import json
 from collections.abc import Mapping
+from difflib import SequenceMatcher
 from functools import cache
 from importlib.resources import files
 
+import jax
 import jax.numpy as jnp
 from jaxlib.version import __version__ as jaxlib_version
 
@@ -34,24 +40,53 @@ def kind(problem: Problem) -> str:
     )
 
 
-def seconds(engine: Engine, problem: Problem, platform: str) -> float:
+def seconds(engine: Engine, problem: Problem, platform: str, precision=None) -> float:
     """The estimated time of an engine that does not refuse."""
-    return estimate(constants(platform, jaxlib_version), engine, problem)
+    return estimate(constants(platform, device_kind(platform), jaxlib_version), engine, problem, platform, precision)
 
 
-def estimate(table: Table, engine: Engine, problem: Problem) -> float:
+def estimate(table: Table, engine: Engine, problem: Problem, platform: str = "cpu", precision=None) -> float:
     """Seconds by a table: the work of each kind times what a unit costs."""
     rates = table[engine.name]
-    total = sum(rates.get(name, 0.0) * count for name, count in engine.work(bounded(problem)).items())
+    work = engine.work(bounded(problem), platform, precision)
+    total = sum(rates.get(name, 0.0) * count for name, count in work.items())
     return total * rates.get(f"times {kind(problem)}", 1.0)
 
 
 @cache
-def constants(platform: str, version: str) -> Table:
+def device_kind(platform: str) -> str:
+    """What JAX calls the first device of a platform; "" where there is none, as when compiling for another machine."""
+    try:
+        return jax.devices(platform)[0].device_kind
+    except RuntimeError:
+        return ""
+
+
+def is_prior(platform: str) -> bool:
+    """Whether the estimates for the platform's device rest on no measurement."""
+    return "prior" in tables(platform, device_kind(platform))
+
+
+@cache
+def constants(platform: str, device: str, version: str) -> Table:
     """engine -> kind of work -> seconds a unit, as fitted for the latest jaxlib up to `version`."""
-    tables = json.loads(files("jaxconv").joinpath("costs.json").read_text())[platform]
-    known = sorted(tables, key=_numbers)
-    return tables[next((v for v in reversed(known) if _numbers(v) <= _numbers(version)), known[0])]
+    found = tables(platform, device)
+    known = sorted(found, key=_numbers)
+    return found[next((v for v in reversed(known) if _numbers(v) <= _numbers(version)), known[0])]
+
+
+@cache
+def devices(platform: str) -> Mapping[str, Mapping[str, Table]]:
+    """Kind of device -> version -> table; for CPU one kind, without a name."""
+    found = json.loads(files("jaxconv").joinpath("costs.json").read_text())
+    return {name.partition(":")[2]: by for name, by in found.items() if name.partition(":")[0] == platform}
+
+
+@cache
+def tables(platform: str, device: str) -> Mapping[str, Table]:
+    """Version -> table, of the kind of device whose name is most alike."""
+    known = devices(platform)
+    return known[max(known, key=lambda name: SequenceMatcher(None, name, device).ratio())]
 
 
 def _numbers(version: str) -> list[int]:

@@ -9,6 +9,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from jaxconv.arguments import as_array
+from jaxconv.costs import is_prior
 from jaxconv.planner import Candidate, Wishes, candidates
 from jaxconv.problem import Problem
 
@@ -67,15 +68,18 @@ class Plan:
             lines.append(f"{name} pass{DERIVATIVES[name]}{remark}")
             for c in answers:
                 mark = "->" if c.engine.name == self.engines[name] else "  "
-                lines.append(f"  {mark} {c.engine.name:10}{c.refusal or _answer(c, self._passes[name][0])}")
+                answer = c.refusal or _answer(c, self._passes[name][0], self.platform)
+                lines.append(f"  {mark} {c.engine.name:10}{answer}")
+        if is_prior(self.platform):
+            lines.append(f"estimates for {self.platform} are arithmetic: nothing was measured")
         return "\n".join(lines)
 
 
-def _answer(c: Candidate, problem: Problem) -> str:
+def _answer(c: Candidate, problem: Problem, platform: str) -> str:
     if problem.is_empty:
         return "nothing to do"
     measured = f", measured {1e3 * c.measured:.3g} ms" if c.measured is not None else ""
-    return f"about {1e3 * (c.seconds or 0):.3g} ms{measured}, {c.engine.memory(problem) / 1e6:.3g} MB between"
+    return f"about {1e3 * (c.seconds or 0):.3g} ms{measured}, {c.engine.memory(problem, platform) / 1e6:.3g} MB between"
 
 
 class Plans(tuple[Plan, ...]):

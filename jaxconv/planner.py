@@ -64,7 +64,7 @@ def candidates(problem: Problem, wishes: Wishes, platform: str) -> list[Candidat
         if no := _refusal(engine, problem, wishes, platform):
             found.append(Candidate(engine, no, None))
             continue
-        estimate = 0.0 if problem.is_empty else seconds(engine, problem, platform)
+        estimate = 0.0 if problem.is_empty else seconds(engine, problem, platform, wishes.precision)
         found.append(Candidate(engine, None, estimate, known.get(engine.name)))
 
     def rank(c: Candidate):

@@ -71,7 +71,8 @@ def _output_sharding(problem: Problem, x, w) -> PartitionSpec:
 def _execute(x, w, *, problem: Problem, wishes: Wishes, platform: str):
     if problem.is_empty:
         return jnp.zeros(problem.y_shape, problem.dtypes.y)
-    run = partial(choose(problem, wishes, platform).run, problem, precision=wishes.precision)
+    engine = choose(problem, wishes, platform)
+    run = partial(engine.run, problem, precision=wishes.precision, platform=platform)
     return kept_local(problem, run, x, w, wishes.precision) if wishes.accuracy == "elementwise" else run(x, w)
 
 

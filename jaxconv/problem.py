@@ -72,6 +72,12 @@ class Axis:
         """The axis on which output and kernel have changed places."""
         return Axis(self.I, self.O, self.K, self.L, self.D, self.S, self.p)
 
+    # The relation solved for the kernel's term:  D*k - p = -S*o + L*i.
+    @property
+    def exchanged(self) -> "Axis":
+        """The axis on which input and kernel have changed places."""
+        return Axis(self.K, self.I, self.O, self.D, -self.S, self.L, -self.p)
+
     # Flips: substitute i -> I-1-i, k -> K-1-k or o -> O-1-o in the relation.
     @property
     def input_flipped(self) -> "Axis":
@@ -233,6 +239,18 @@ class Problem:
             n=self.c, g=self.g, c=self.n, m=self.m,
             layouts=Triple(_renamed(lx, "n", "c"), _renamed(ly, "n", "c"), _renamed(lw, "n", "c")),
             dtypes=Triple(tx, ty, tw),
+        )  # fmt: skip
+
+    # T is the same whichever of x and w is called the input: n and m change places, too.
+    @cached_property
+    def exchanged(self) -> "Problem":
+        """The Problem whose input is w and whose kernel is x: contract(exchanged, w, x) is y."""
+        (lx, lw, ly), (tx, tw, ty) = self.layouts, self.dtypes
+        return Problem(
+            tuple(axis.exchanged for axis in self.axes),
+            n=self.m, g=self.g, c=self.c, m=self.n,
+            layouts=Triple(_renamed(lw, "n", "m"), _renamed(lx, "n", "m"), _renamed(ly, "n", "m")),
+            dtypes=Triple(tw, tx, ty),
         )  # fmt: skip
 
     def fold(self, letter: str, size: int) -> "Problem":

@@ -2,11 +2,12 @@
 
     .venv/bin/python scripts/fit.py measure     # times every engine on problems: 20 minutes for 500
     .venv/bin/python scripts/fit.py fit         # fits, judges on what was not fitted, writes jaxconv/costs.json
+    .venv/bin/python scripts/fit.py fit --data FILE     # likewise, to what another machine measured
 
 The problems are the bench's rows, and random ones (scripts/problems.py); judged are random ones only.
 The loss of a choice is the time of the engine that the planner takes over that of the best, less one.
-Measurements go to out/fit/, one JSON line a problem, and are resumed; the report and its picture lie
-beside them. Nothing else should run meanwhile.
+Measurements go to out/fit/: a line about the device, and one JSON line a problem, [seed, problem, seconds by engine,
+precision]; they are resumed, and the report and its picture lie beside them. Nothing else should run meanwhile.
 """
 
 import json
@@ -14,13 +15,14 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import jax
 import jaxlib
 import matplotlib
 import numpy as np
 import typer
+from jax import lax
 from problems import ROWS, random_problem
 from rich.progress import track
 from scipy.optimize import least_squares, nnls
@@ -42,7 +44,35 @@ FAR = 0.3  # the least weight of an engine's time
 CAUTION = 0.6  # quantile of what other types take: where they vary, an engine is not to be relied on
 HOPELESS = 2.0  # seconds: an engine whose estimate is beyond is not measured
 app = typer.Typer(help=__doc__, rich_markup_mode=None, pretty_exceptions_enable=False)
-Measured = list[tuple[Problem, dict[str, float]]]
+Precision = tuple[lax.Precision, lax.Precision] | None
+
+
+class Measurement(NamedTuple):
+    problem: Problem
+    times: dict[str, float]  # seconds by engine
+    precision: Precision = None
+
+
+class About(NamedTuple):
+    """What was measured on: the first line of a file."""
+
+    platform: str
+    device: str
+    jaxlib: str
+    engines: list[str]
+
+    @classmethod
+    def here(cls) -> "About":
+        device = jax.devices()[0]
+        return cls(device.platform, device.device_kind, jaxlib.__version__, list(ENGINES))
+
+    @property
+    def key(self) -> str:
+        """In costs.json."""
+        return self.platform if self.platform == "cpu" else f"{self.platform}:{self.device}"
+
+
+Measured = list[Measurement]
 
 
 def measurements() -> Path:
@@ -61,8 +91,10 @@ def measure(
     """
     path, platform, start = measurements(), jax.default_backend(), time.monotonic()
     path.parent.mkdir(parents=True, exist_ok=True)
-    done = {json.loads(line)[0] for line in path.read_text().splitlines()} if path.exists() else set()
+    done = {json.loads(line)[0] for line in path.read_text().splitlines()[1:]} if path.exists() else set()
     with path.open("a") as file:
+        if not path.stat().st_size:
+            file.write(json.dumps(About.here()._asdict()) + "\n")
         for seed in track([s for s in range(-len(ROWS), count) if s not in done], description="measuring"):
             if time.monotonic() - start > 60 * minutes:
                 break
@@ -76,25 +108,42 @@ def measure(
             file.flush()
 
 
-def read(path: Path) -> tuple[Measured, Measured]:
-    """What was measured: on the rows, and on random problems."""
+def read(path: Path) -> tuple[About, Measured, Measured]:
+    """What was measured on, on the rows, and on random problems. A last line that is not whole is left away."""
+    try:
+        head, *lines = path.read_text().splitlines()
+        about = About(**json.loads(head))
+    except (OSError, ValueError, TypeError) as error:
+        raise typer.BadParameter(
+            f"--data {path}: no measurements ({type(error).__name__}: {error}). Make them with `fit.py measure`."
+        ) from error
+    if about.engines != list(ENGINES):
+        raise typer.BadParameter(
+            f"--data {path}: it was measured with the engines {', '.join(about.engines)}; there are "
+            f"{', '.join(ENGINES)}. Measure anew."
+        )
     rows, random = [], []
-    for line in path.read_text().splitlines():
-        seed, text, times = json.loads(line)
-        (rows if seed < 0 else random).append((eval(text), times))
-    return rows, random
+    for line in lines:
+        try:
+            seed, text, times, *precision = json.loads(line)
+        except ValueError:
+            break  # the run was killed here
+        pair = tuple(lax.Precision(p) for p in precision[0]) if precision and precision[0] else None
+        (rows if seed < 0 else random).append(Measurement(eval(text), times, pair))
+    return about, rows, random
 
 
-def fitted(engine: Engine, measured: Measured) -> dict[str, float]:
+def fitted(engine: Engine, measured: Measured, platform: str) -> dict[str, float]:
     """The constants of one engine: not negative, least squares of the logarithm.
 
     Outliers count less, and so does an engine that is far from the best: its time is only to be large.
     """
-    mine = [(p, times[engine.name]) for p, times in measured if engine.name in times]
-    near = [min(times.values()) / times[engine.name] for _, times in measured if engine.name in times]
-    kinds = np.array([costs.kind(p) for p, _ in mine])
-    times, weights, real = np.array([t for _, t in mine]), np.sqrt(np.maximum(near, FAR)), kinds == "real"
-    works = [engine.work(p) for p, _ in mine]
+    mine = [m for m in measured if engine.name in m.times]
+    near = [min(m.times.values()) / m.times[engine.name] for m in mine]
+    kinds = np.array([costs.kind(m.problem) for m in mine])
+    times, weights = np.array([m.times[engine.name] for m in mine]), np.sqrt(np.maximum(near, FAR))
+    real = kinds == "real"
+    works = [engine.work(m.problem, platform, m.precision) for m in mine]
     names = sorted({name for work, r in zip(works, real, strict=True) if r for name in work})
     counts = np.array([[work.get(name, 0.0) for name in names] for work in works])
     scale = np.maximum(counts[real].max(0), 1e-30)
@@ -122,13 +171,13 @@ def fitted(engine: Engine, measured: Measured) -> dict[str, float]:
     return rates
 
 
-def losses(measured: Measured, table) -> Iterator[tuple[float, str, str, Problem]]:
+def losses(measured: Measured, table, platform: str) -> Iterator[tuple[float, str, str, Problem]]:
     """(loss, chosen, best, problem)."""
-    for problem, times in measured:
+    for problem, times, precision in measured:
         if not times:
             continue
-        able = [e.name for e in ENGINES.values() if not e.refusal(problem, jax.default_backend())]
-        chosen = min(able, key=lambda name: costs.estimate(table, ENGINES[name], problem))
+        able = [e.name for e in ENGINES.values() if not e.refusal(problem, platform)]
+        chosen = min(able, key=lambda name: costs.estimate(table, ENGINES[name], problem, platform, precision))
         best = min(times, key=times.__getitem__)
         yield times.get(chosen, math.inf) / times[best] - 1, chosen, best, problem
 
@@ -136,28 +185,28 @@ def losses(measured: Measured, table) -> Iterator[tuple[float, str, str, Problem
 @app.command()
 def fit(
     data: Annotated[Path | None, typer.Option(help="the measurements; by default those of this jaxlib")] = None,
-    version: Annotated[str, typer.Option(help="the jaxlib that they were made with")] = jaxlib.__version__,
     write: Annotated[bool, typer.Option(help="write jaxconv/costs.json")] = True,
     worst: Annotated[int, typer.Option(help="how many of the worst choices to print")] = 15,
 ) -> None:
     """Fit on all measurements; judge each problem by constants that were fitted without it."""
-    of_rows, measured = read(data or measurements())
+    about, of_rows, measured = read(data or measurements())
+    platform, version = about.platform, about.jaxlib
     found, ratios = [], {name: [] for name in ENGINES}
     for fold in range(FOLDS):
         rest = [one for i, one in enumerate(measured) if i % FOLDS != fold]
-        table = {engine.name: fitted(engine, COUNTED * of_rows + rest) for engine in ENGINES.values()}
-        found += losses(measured[fold::FOLDS], table)
-        for problem, times in measured[fold::FOLDS]:
+        table = {engine.name: fitted(engine, COUNTED * of_rows + rest, platform) for engine in ENGINES.values()}
+        found += losses(measured[fold::FOLDS], table, platform)
+        for problem, times, precision in measured[fold::FOLDS]:
             for name, t in times.items():
-                ratios[name].append(costs.estimate(table, ENGINES[name], problem) / t)
+                ratios[name].append(costs.estimate(table, ENGINES[name], problem, platform, precision) / t)
     found.sort(key=lambda row: -row[0])
-    everything = {engine.name: fitted(engine, COUNTED * of_rows + measured) for engine in ENGINES.values()}
-    own = np.array([loss for loss, *_ in losses(of_rows, everything)])
+    everything = {engine.name: fitted(engine, COUNTED * of_rows + measured, platform) for engine in ENGINES.values()}
+    own = np.array([loss for loss, *_ in losses(of_rows, everything, platform)])
     values = np.array([row[0] for row in found])
-    found_times = [times for _, times in measured if times]
+    found_times = [m.times for m in measured if m.times]
     always = {n: np.array([t[n] / min(t.values()) - 1 if n in t else math.inf for t in found_times]) for n in ENGINES}
     lines = [
-        f"jaxlib {version}, {jax.devices()[0].device_kind}, {time.strftime('%Y-%m-%d')}: {len(values)} random "
+        f"jaxlib {version}, {about.device}, {time.strftime('%Y-%m-%d')}: {len(values)} random "
         f"problems, each judged by constants that were fitted without it ({FOLDS} folds).",
         f"On the bench's {len(of_rows)} problems, which are in the fit, the median loss is "
         f"{np.median(own):.1%}, the greatest {_percentile(own, 1.0)}.",
@@ -181,7 +230,9 @@ def fit(
     picture(np.sort(values), version).savefig(FOLDER / f"planner-{version}.png", dpi=110)
     if write:
         tables = json.loads(TABLE.read_text()) if TABLE.exists() else {}
-        tables.setdefault(jax.default_backend(), {})[version] = everything
+        known = tables.setdefault(about.key, {})
+        prior = known.pop("prior", {})  # serves for kinds of work that were not met
+        known[version] = {name: prior.get(name, {}) | rates for name, rates in everything.items()}
         part = TABLE.with_suffix(".part")
         part.write_text(json.dumps(tables, indent=1) + "\n")
         part.replace(TABLE)

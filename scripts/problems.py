@@ -1,8 +1,17 @@
-"""Problems for fitting and judging the planner: those of the bench's rows, and random ones of ordinary kinds."""
+"""Problems for fitting and judging the planner: those of the bench's rows, and random ones of ordinary kinds.
 
+And each as lax itself has it, to be compared with.
+"""
+
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jax.lax import ConvDimensionNumbers, conv_general_dilated
 
 from jaxconv.padding import lax_axes, mode_axes
 from jaxconv.problem import Problem, Triple
@@ -130,3 +139,71 @@ def random_problem(seed: int) -> Problem:
         elements = max(np.prod(shape, dtype=float) for shape in (problem.x_shape, problem.w_shape, problem.y_shape))
         if not problem.is_empty and elements <= MOST_ELEMENTS and 1e4 <= problem.products <= MOST_PRODUCTS:
             return problem
+
+
+# ---- the same by lax itself
+
+
+def pass_of(problem: Problem) -> tuple[Problem, str]:
+    """(layer, pass): the layer that lax can say, of which the Problem is a pass."""
+    passes = {"forward": problem, "input": problem.input_pass, "kernel": problem.kernel_pass}
+    if problem.n * problem.g * problem.c * problem.m == 1 and problem.taps <= problem.outputs:
+        return problem, "forward"  # a filter
+    plain = {name: q for name, q in passes.items() if all(axis.L > 0 and axis.S > 0 for axis in q.axes)}
+    layers = [n for n, q in plain.items() if q.taps <= q.outputs and all(axis.D > 0 for axis in q.axes)]
+    name = (layers or list(plain))[0]
+    return plain[name], name
+
+
+def by_lax(problem: Problem) -> Callable[[Array, Array], Array]:
+    """The pass as lax has it: its convolution, or its own gradient of one."""
+    layer, name = pass_of(problem)
+    of_w = jnp.zeros(layer.w_shape, layer.dtypes.w)
+    of_x = jnp.zeros(layer.x_shape, layer.dtypes.x)
+    f = partial(_lax_layer, layer)
+    return {
+        "forward": f,
+        "input": lambda dy, w: jax.vjp(lambda x: f(x, w), of_x)[1](dy)[0],
+        "kernel": lambda x, dy: jax.vjp(lambda w: f(x, w), of_w)[1](dy)[0],
+    }[name]
+
+
+def _lax_layer(layer: Problem, x: Array, w: Array) -> Array:
+    spatial, (lx, lw, _) = layer.spatial, layer.layouts
+    w = jnp.flip(w, [lw.index(letter) for letter, axis in zip(spatial, layer.axes, strict=True) if axis.D < 0])
+    axes = [axis.kernel_flipped if axis.D < 0 else axis for axis in layer.axes]
+    merged = [layout.replace("g" + letter, "F") for layout, letter in zip(layer.layouts, "cmm", strict=True)]
+    sizes = {"F": -1, "n": layer.n, "c": layer.c}
+    x, w = (
+        array.reshape([sizes.get(letter, extents.get(letter)) for letter in layout])
+        for array, layout, extents in (
+            (x, merged[0], dict(zip(lx, layer.x_shape, strict=True))),
+            (w, merged[1], dict(zip(lw, layer.w_shape, strict=True))),
+        )
+    )
+    numbers = [
+        tuple(map(layout.index, letters + spatial)) for layout, letters in zip(merged, ("nF", "Fc", "nF"), strict=True)
+    ]
+    y = conv_general_dilated(
+        x, w, [a.S for a in axes],
+        [(a.p, a.S * (a.O - 1) + a.D * (a.K - 1) - a.p - a.L * (a.I - 1)) for a in axes],
+        [a.L for a in axes], [a.D for a in axes], ConvDimensionNumbers(*numbers), feature_group_count=layer.g,
+    )  # fmt: skip
+    return y.reshape(layer.y_shape)
+
+
+def name_of(problem: Problem) -> str:
+    """A few words for a Problem.
+
+    >>> name_of(ROWS[35])
+    '2-D 124, k 3, depthwise 256: kernel gradient'
+    """
+    layer, which = pass_of(problem)
+    first = layer.axes[0]
+    words = [f"{len(layer.axes)}-D {first.I}, k {'x'.join(str(k) for k in dict.fromkeys(a.K for a in layer.axes))}"]
+    words += [f"stride {first.S}"] * (first.S != 1) + [f"dilated {first.D}"] * (abs(first.D) != 1)
+    words += [f"transposed {first.L}"] * (first.L != 1) + [f"n {layer.n}"] * (layer.n != 1)
+    if layer.g > 1:
+        words.append(f"depthwise {layer.g}" if layer.c == layer.m == 1 else f"{layer.g} groups")
+    words += [f"{layer.c} to {layer.m}"] * (layer.c * layer.m > 1)
+    return ", ".join(words) + {"forward": "", "input": ": input gradient", "kernel": ": kernel gradient"}[which]

@@ -25,6 +25,8 @@ import torch.nn.functional as F
 import jaxconv
 
 GPU = torch.cuda.is_available()
+torch.backends.cudnn.benchmark = True
+torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True  # as JAX by default
 PASSES = ("forward", "input gradient", "kernel gradient")
 
 
@@ -318,7 +320,7 @@ class Layer:
     def truth(self, which: int, x, w, dy):
         """In float64, by PyTorch."""
         call = self.torch_passes(False)[which](x, w, dy)
-        return call.outward(call()).numpy()
+        return call.outward(call()).cpu().numpy()
 
 
 LAYERS = [
@@ -367,7 +369,7 @@ def per_example(batch: int, size: int, c: int, o: int) -> Row:
 
     def truth(*arrays):
         call = ready(*arrays)
-        return call.outward(call()).numpy()
+        return call.outward(call()).cpu().numpy()
 
     return Row(
         f"per-example kernel gradients {batch}x{size}x{size}x{c}",
@@ -411,7 +413,7 @@ def transposed(size: int, c: int, o: int) -> Row:
 
     def truth(*arrays):
         call = ready(*arrays)
-        return call.outward(call()).numpy()
+        return call.outward(call()).cpu().numpy()
 
     return Row(
         f"transposed 3d stride 2 {size}^3 {c}-{o} kernel gradient",

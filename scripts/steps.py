@@ -269,7 +269,10 @@ def torchs(setting: Setting, images, labels, *, last: bool = False, **more) -> C
     move(source, model)
     ours_count = sum(a.size for a in jax.tree.leaves(nnx.state(source, nnx.Param)))
     assert sum(p.numel() for p in model.parameters()) == ours_count
-    x, y = torch.from_numpy(np.moveaxis(images, -1, 1).copy()), torch.from_numpy(labels).long()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cudnn.benchmark = True
+    model = model.to(device)
+    x, y = (torch.from_numpy(a).to(device) for a in (np.moveaxis(images, -1, 1).copy(), labels.astype(np.int64)))
     if last:
         model, x = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
     optimiser = torch.optim.SGD(model.parameters(), RATE, momentum=MOMENTUM)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxconv.engines import ENGINES, gemm, overlap, shifts, winograd
+from jaxconv.engines.base import LIMITS, Limits
 from jaxconv.engines.blocks import divisor, over_outputs, over_sums, share
 from jaxconv.engines.phases import axis_phases, units
 from jaxconv.padding import lax_axes
@@ -43,17 +44,13 @@ SOME = {name: PROBLEMS[name] for name in list(PROBLEMS)[::9]}
 @pytest.fixture(params=[1, 600])
 def tiny(request, monkeypatch):
     """Blocks of about so many bytes, sums of few terms."""
-    for module, names in {
-        gemm: ("LAYER_BYTES", "KERNEL_BYTES"),
-        winograd: ("LAYER_BYTES", "KERNEL_BYTES"),
-        overlap: ("GROUP_BYTES",),
-    }.items():
-        for name in names:
-            monkeypatch.setattr(module, name, request.param)
-    few = dict(FUSED=5, UNROLLED=10, ACCUMULATED=7, STREAMS=3, NARROW=2, LANES=4, TERMS=3, KEPT=50, PAGE=1 << 9)
+    size = request.param
+    for platform in ("cpu", "gpu"):
+        monkeypatch.setitem(LIMITS, platform, Limits(fused=5, part=5, layer=size, kernel=size, windows=size))
+    few = dict(UNROLLED=10, ACCUMULATED=7, STREAMS=3, NARROW=2, LANES=4, TERMS=3, KEPT=50, PAGE=1 << 9)
     for name, value in few.items():
         monkeypatch.setattr(shifts, name, value)
-    monkeypatch.setattr(gemm, "NARROW", 1 if request.param == 1 else 20)
+    monkeypatch.setattr(gemm, "NARROW", 1 if size == 1 else 20)
 
 
 @pytest.mark.covering
@@ -61,15 +58,16 @@ def tiny(request, monkeypatch):
 @pytest.mark.parametrize(
     "engine", [e for e in ENGINES.values() if e.name not in ("direct", "fft")], ids=lambda e: e.name
 )
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
 @pytest.mark.parametrize("name", [*(pytest.param(name, marks=pytest.mark.nightly) for name in SOME), *LARGER])
-def test_blocks_of_a_few_elements(name, engine):
+def test_blocks_of_a_few_elements(name, engine, platform):
     for of in PASSES.values():
         problem = of((SOME | LARGER)[name])
-        if engine.refusal(problem, "cpu") or problem.is_empty:
+        if engine.refusal(problem, platform) or problem.is_empty:
             continue
         x, w = operands(problem)
         with x64(problem):
-            y = jax.jit(partial(engine.run, problem))(x, w)
+            y = jax.jit(partial(engine.run, problem, platform=platform))(x, w)
         check(problem, engine, y, x, w)
 
 
@@ -91,12 +89,22 @@ def test_blocks_of_a_few_elements(name, engine):
     ids=["cube", "signal", "columns", "kernel pass", "spectrogram", "its gradient", "coprime", "dilated", "upsampling"],
 )
 def test_what_is_written_out_is_bounded(problem, engine):
-    """However many terms there are: FUSED of them in a loop, before it and after it, for each of two axes at most."""
+    """However many terms there are: LIMITS' `fused` in a loop, before it and after it, for each of two axes at most."""
     if engine.refusal(problem, "cpu"):
         return
     x, w = (jax.ShapeDtypeStruct(shape, np.float32) for shape in (problem.x_shape, problem.w_shape))
-    terms = 9 * shifts.FUSED
+    terms = 9 * LIMITS["cpu"].fused
     assert str(jax.make_jaxpr(partial(engine.run, problem))(x, w)).count("\n") < 18 * terms
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("of", PASSES.values(), ids=PASSES)
+def test_accelerators_multiply_half_types_in_blocks(of):
+    """The products are float32: so is what a loop over blocks begins with."""
+    halves = Triple(*["bfloat16"] * 3)
+    problem = of(Problem(lax_axes("test", [31, 9], [4, 3], [1, 1], "SAME"), n=2, c=3, m=2, dtypes=halves))
+    x, w = operands(problem)
+    check(problem, gemm.GEMM, jax.jit(partial(gemm.run, problem, platform="gpu"))(x, w), x, w)
 
 
 def test_divisors():

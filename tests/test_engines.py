@@ -14,6 +14,7 @@ from jaxconv.planner import Wishes
 from jaxconv.primitive import contract
 from jaxconv.problem import Axis, Problem, Triple
 from jaxconv.reference import reference
+from scripts.problems import ROWS
 from tests.problems import DTYPES, NHWC, PASSES, PROBLEMS, check, operands, x64
 
 
@@ -34,6 +35,38 @@ def test_every_problem_and_pass(name, engine):
         with x64(problem):
             y = contract(problem, x, w, Wishes(forward=engine.name))
         check(problem, engine, y, x, w)
+
+
+@pytest.mark.sampled(13)
+@pytest.mark.parametrize(("name", "engine"), [(name, engine) for name in PROBLEMS for engine in ENGINES])
+def test_what_accelerators_run(name, engine):
+    """The forms that an engine takes for a GPU, compiled for this processor."""
+    engine = ENGINES[engine]
+    problems = [of(PROBLEMS[name]) for of in PASSES.values()]
+    able = [p for p in problems if not engine.refusal(p, "gpu") and not p.is_empty]
+    if jnp.issubdtype(problems[0].dtypes.y, jnp.integer) != jnp.issubdtype(problems[0].dtypes.x, jnp.integer):
+        able = able[:1]  # (integers have no derivatives)
+    run = jax.jit(lambda pairs: [engine.run(p, *pair, platform="gpu") for p, pair in zip(able, pairs, strict=True)])
+    pairs = [operands(problem) for problem in able]
+    with x64(problems[0]):
+        found = run(pairs)
+    for problem, (x, w), y in zip(able, pairs, found, strict=True):
+        check(problem, engine, y, x, w)
+
+
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=lambda e: e.name)
+def test_every_contraction_lowers_for_accelerators(engine):
+    """All rows of the bench, in one program."""
+    able = [p for p in ROWS if not engine.refusal(p, "gpu") and not engine.refusal(p, "tpu")]
+    pairs = [tuple(jax.ShapeDtypeStruct(s, np.float32) for s in (p.x_shape, p.w_shape)) for p in able]
+
+    def all_rows(pairs):
+        return [contract(p, x, w, Wishes(engine.name)) for p, (x, w) in zip(able, pairs, strict=True)]
+
+    for platform in ("cuda", "tpu"):
+        text = jax.jit(all_rows).trace(pairs).lower(lowering_platforms=(platform,)).as_text()
+        assert len(able) > 40
+        assert ("stablehlo.convolution" in text) == (engine.name == "direct")
 
 
 def test_every_refusal_of_the_table_has_its_reason():

@@ -1,12 +1,16 @@
 """The planner: what it chooses, what it honours, what it refuses, and how it says so."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxconv
+from jaxconv import costs
 from jaxconv.engines import ENGINES
+from jaxconv.padding import lax_axes, mode_axes
 from jaxconv.planner import Wishes, candidates, choose, parse_wishes
 from jaxconv.primitive import contract
 from jaxconv.problem import Axis, Problem, Triple
@@ -32,6 +36,50 @@ def test_the_cheapest_admitted_engine_is_chosen(platform):
 def test_long_kernels_take_the_fft_and_layers_do_not():
     assert choose(LONG, Wishes(), "cpu").name in ("fft", "overlap")
     assert choose(LAYER, Wishes(), "cpu").name not in ("fft", "overlap")
+
+
+def test_on_a_gpu_each_family_has_its_engine():
+    """By arithmetic: one pass over memory, tensor units, transforms; and full precision costs."""
+    image, channels = Problem(mode_axes("test", [1024] * 2, [3] * 2, "same", True)), dict(n=32, g=256)
+    depthwise = Problem(lax_axes("test", [56] * 2, [3] * 2, [1] * 2, "SAME"), **channels)
+    dense = Problem(lax_axes("test", [56] * 2, [3] * 2, [1] * 2, "SAME"), n=32, c=64, m=64)
+    for problem, name in ((image, "shifts"), (depthwise, "shifts"), (dense, "direct"), (dense.kernel_pass, "direct")):
+        assert choose(problem, Wishes(), "gpu").name == name
+    assert choose(LONG, Wishes(), "gpu").name in ("fft", "overlap")
+    full = Wishes(precision=(jax.lax.Precision.HIGHEST,) * 2)
+    slow, fast = (next(c for c in candidates(dense, w, "gpu") if c.engine.name == "direct") for w in (full, Wishes()))
+    assert slow.seconds > 2 * fast.seconds
+    halves = replace(dense, dtypes=Triple(*["bfloat16"] * 3))
+    assert candidates(halves, Wishes(), "gpu")[0].seconds < fast.seconds
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_every_kind_of_work_on_an_accelerator_has_a_price(platform):
+    for device in costs.devices(platform):
+        for table in costs.tables(platform, device).values():
+            for problem in PROBLEMS.values():
+                for engine in ENGINES.values():
+                    for precision in (None, (jax.lax.Precision.HIGHEST,) * 2):
+                        if not problem.is_empty and not engine.refusal(problem, platform):
+                            assert set(engine.work(problem, platform, precision)) <= set(table[engine.name])
+
+
+def test_a_tpu_has_no_transforms_in_double_precision():
+    double = replace(LONG, dtypes=Triple(*["float64"] * 3))
+    for name in ("fft", "overlap"):
+        assert "no FFT in double precision on tpu; use" in ENGINES[name].refusal(double, "tpu")
+        assert ENGINES[name].refusal(LONG, "tpu") is ENGINES[name].refusal(double, "gpu") is None
+    assert choose(double, Wishes(), "tpu").name in ("shifts", "direct", "gemm")
+
+
+def test_a_device_that_was_not_measured_is_served_by_the_one_most_alike():
+    [nearest] = {id(costs.tables("gpu", name)) for name in ("NVIDIA H100 PCIe", "NVIDIA H200", "")}
+    assert nearest == id(costs.tables("gpu", "NVIDIA H100 80GB HBM3"))
+    assert costs.is_prior("gpu") == ("prior" in costs.tables("gpu", costs.device_kind("gpu")))
+    assert not costs.is_prior("cpu")
+    text = str(jaxconv.plan(LAYER, platform="gpu")[0])
+    assert ("nothing was measured" in text) == costs.is_prior("gpu")
+    assert "nothing was measured" not in str(jaxconv.plan(LAYER, platform="cpu")[0])
 
 
 def test_accuracy_elementwise():
@@ -161,15 +209,12 @@ def test_every_row_has_a_plan():
 
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
-def test_accelerators_keep_to_lax_but_for_long_kernels(platform):
-    """Nothing was measured there: where direct can and the kernel is short, it is chosen."""
-    problems = [
-        Problem((Axis(8, 2 * L, 8 * L + L, L=L, p=2 * L - 1),) * 2, n=2, c=c, m=4) for L in (1, 2, 4) for c in (1, 64)
-    ]
-    for problem in [*problems, Problem((Axis(56, 3, 56, p=1),) * 2, n=8, g=64), LAYER]:
+def test_accelerators_leave_dense_layers_to_lax(platform):
+    """Of short kernels, transposed ones too, in all passes."""
+    problems = [Problem((Axis(8, 2 * L, 8 * L + L, L=L, p=2 * L - 1),) * 2, n=32, c=64, m=64) for L in (1, 2, 4)]
+    for problem in [*problems, replace(LAYER, c=64, m=64)]:
         for of in PASSES.values():
-            if not ENGINES["direct"].refusal(of(problem), platform):
-                assert choose(of(problem), Wishes(), platform).name == "direct", of(problem)
+            assert choose(of(problem), Wishes(), platform).name == "direct", of(problem)
 
 
 def test_the_methods_that_an_error_names():

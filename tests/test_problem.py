@@ -110,9 +110,11 @@ def test_problem_passes_are_involutions(name):
     problem = PROBLEMS[name]
     assert problem.input_pass.input_pass == problem
     assert problem.kernel_pass.kernel_pass == problem
+    assert problem.exchanged.exchanged == problem
     x, w, y = problem.x_shape, problem.w_shape, problem.y_shape
     assert (problem.input_pass.x_shape, problem.input_pass.w_shape, problem.input_pass.y_shape) == (y, w, x)
     assert (problem.kernel_pass.x_shape, problem.kernel_pass.w_shape, problem.kernel_pass.y_shape) == (x, y, w)
+    assert (problem.exchanged.x_shape, problem.exchanged.w_shape, problem.exchanged.y_shape) == (w, x, y)
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
@@ -122,6 +124,7 @@ def test_problem_passes_have_the_same_terms(name):
     triples = set(problem.meetings())
     assert {(i, k, o) for o, k, i in problem.input_pass.meetings()} == triples
     assert {(i, k, o) for i, o, k in problem.kernel_pass.meetings()} == triples
+    assert {(i, k, o) for k, i, o in problem.exchanged.meetings()} == triples
 
 
 def test_problems_are_hashable_and_equal_by_value():

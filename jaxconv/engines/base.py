@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from types import MappingProxyType
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,10 +28,11 @@ class Engine:
         infinity in x reaches only the outputs that read it.
     refusal: (problem, platform) -> None, or one sentence that says why not. The platform
         is "cpu", "gpu", "tpu", or None for the reasons that hold on every platform.
-    work: problem -> how much there is to do, by kind of work: products, elements moved, ... The
-        planner knows what a unit of each costs on a platform, and adds up.
-    memory: problem -> about how many bytes it holds beside x, w and y.
-    run: (problem, x, w, precision) -> y.
+    work: (problem, platform, precision) -> how much there is to do, by kind of work: products, elements
+        moved, ... The planner knows what a unit of each costs on a device, and adds up. On CPU each
+        engine has kinds of its own; on accelerators all have those of `launches`.
+    memory: (problem, platform) -> about how many bytes it holds beside x, w and y.
+    run: (problem, x, w, precision, platform) -> y.
     error: problem -> (a, b), which bound the rounding error: with u the unit roundoff of
         `accumulator(problem)`, and before y is rounded to its own type,
         |y' - y| <= u * (a * sum |x||w| + b * norm(x) * norm(w)), to first order in u, the
@@ -42,10 +44,30 @@ class Engine:
     name: str
     elementwise: Callable[[Problem], bool] = field(repr=False)
     refusal: Callable[[Problem, str | None], str | None] = field(repr=False)
-    work: Callable[[Problem], dict[str, float]] = field(repr=False)
-    memory: Callable[[Problem], float] = field(repr=False)
+    work: Callable[..., dict[str, float]] = field(repr=False)
+    memory: Callable[..., float] = field(repr=False)
     run: Callable[..., Array] = field(repr=False)
     error: Callable[[Problem], tuple[float, float]] = field(repr=False)
+
+
+class Limits(NamedTuple):
+    """How much a platform bears at a time; what is more is cut into parts."""
+
+    fused: int  # terms that one fused loop sums
+    part: int  # and where there are more, of each part
+    layer: int  # bytes between in a block of matrix products of a layer
+    kernel: int  # and of a gradient in the kernel
+    windows: int  # bytes of windows that are transformed together
+
+
+# On CPU, blocks are about the size of caches, and fused loops of 252 terms and more were seen to take five times as
+# long. On a GPU each trip of a loop is some launches, and XLA takes five seconds to compile 125 terms, eighty for 225.
+ACCELERATOR = Limits(fused=128, part=64, layer=256 << 20, kernel=256 << 20, windows=1 << 30)
+LIMITS = {
+    "cpu": Limits(fused=225, part=225, layer=8 << 20, kernel=4 << 20, windows=64 << 20),
+    "gpu": ACCELERATOR,
+    "tpu": ACCELERATOR,
+}
 
 
 def always(problem: Problem) -> bool:
@@ -65,15 +87,44 @@ def varying(array) -> frozenset:
     return frozenset(kind.varying if kind is not None else getattr(aval, "vma", ()))
 
 
-def zeros(shape: Sequence[int], like: Array) -> Array:
+def zeros(shape: Sequence[int], like: Array, dtype=None) -> Array:
     """Zeros that vary over the mesh axes that `like` does: what a loop begins with must be as what it ends with."""
-    found = jnp.zeros(shape, like.dtype)
+    found = jnp.zeros(shape, dtype or like.dtype)
     return lax.pcast(found, tuple(sorted(varying(like))), to="varying") if varying(like) else found
 
 
 def elements(problem: Problem) -> float:
     """How many numbers there are in x, w and y."""
     return sum(prod(shape) for shape in (problem.x_shape, problem.w_shape, problem.y_shape))
+
+
+def array_bytes(problem: Problem) -> float:
+    """Bytes of x, w and y."""
+    shapes = (problem.x_shape, problem.w_shape, problem.y_shape)
+    return float(sum(prod(s) * jnp.dtype(t).itemsize for s, t in zip(shapes, problem.dtypes, strict=True)))
+
+
+def launches(kernels: float, moved: float, products: float = 0.0, unit: str = "float32", **more: float):
+    """The work on an accelerator: launches of kernels, bytes moved, products by what multiplies, and `more`."""
+    return {"kernels": kernels, "bytes": moved, f"{unit} products": products} | more
+
+
+def multiplier(problem: Problem, precision) -> str:
+    """What an accelerator multiplies matrices with: "float64", "float32", "tf32", "half" or "integer" units."""
+    dtype = accumulator(problem)
+    if problem.is_exact:
+        return "integer"
+    if dtype.name in ("float64", "complex128"):
+        return "float64"
+    if operand(problem, "gpu").itemsize <= 2:
+        return "half"
+    default = precision is None or lax.Precision.DEFAULT in precision
+    return "tf32" if default else "float32"
+
+
+def tiled(size: int) -> int:
+    """A size as tiles of matrix units fill it."""
+    return -(-size // 8) * 8
 
 
 def all_products(problem: Problem) -> float:
@@ -91,6 +142,12 @@ def padded_elements(problem: Problem) -> float:
     """How many numbers `padded` returns for an oriented problem, of all phases of L > 1 together."""
     extents = [(abs(a.S) * (a.O - 1) + abs(a.D) * (a.K - 1)) // abs(a.L) + 1.0 for a in problem.axes]
     return problem.n * problem.g * problem.c * prod(extents)
+
+
+def operand(problem: Problem, platform: str):
+    """The dtype of what is multiplied where sums are taken in `accumulator`'s: accelerators multiply half types."""
+    tx, tw, _ = map(jnp.dtype, problem.dtypes)
+    return tx if platform != "cpu" and tx == tw and jnp.issubdtype(tx, jnp.inexact) else accumulator(problem)
 
 
 def accumulator(problem: Problem):
@@ -135,8 +192,8 @@ def indices(layout: str) -> list[int]:
     return [ord(letter) for letter in layout]
 
 
-def multiply(x: Array, lx: str, w: Array, lw: str, ly: str, precision=None) -> Array:
-    """The sum of x*w over the letters that `ly` lacks; elementwise where it can be.
+def multiply(x: Array, lx: str, w: Array, lw: str, ly: str, precision=None, dtype=None) -> Array:
+    """The sum of x*w over the letters that `ly` lacks, in a dtype (x's, by default); elementwise where it can be.
 
     Letters of length 1 are left out of matrix products, and neighbours that are both summed are made one: XLA would
     transpose for them.
@@ -145,7 +202,7 @@ def multiply(x: Array, lx: str, w: Array, lw: str, ly: str, precision=None) -> A
     for letter, size in zip(lw, w.shape, strict=True):
         sizes[letter] = max(size, sizes.get(letter, 1)) if size else 0
     if all(sizes[letter] == 1 for letter in lx + lw if letter not in ly):
-        return spread(x, lx, ly) * spread(w, lw, ly)
+        return spread(x, lx, ly).astype(dtype or x.dtype) * spread(w, lw, ly).astype(dtype or w.dtype)
     x, lx = _squeezed(x, lx)
     w, lw = _squeezed(w, lw)
     for a, b in itertools.pairwise(lx):
@@ -153,7 +210,8 @@ def multiply(x: Array, lx: str, w: Array, lw: str, ly: str, precision=None) -> A
             x, lx = _joined(x, lx, a, b)
             w, lw = _joined(w, lw, a, b)
     inner = [letter for letter in ly if letter in lx + lw]
-    y = jnp.einsum(x, indices(lx), w, indices(lw), indices("".join(inner)), precision=precision)
+    numbers = (x, indices(lx), w, indices(lw), indices("".join(inner)))
+    y = jnp.einsum(*numbers, precision=precision, preferred_element_type=dtype)
     return y.reshape([sizes[letter] for letter in ly])
 
 

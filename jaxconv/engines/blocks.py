@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxconv.engines.base import padded_along, zeros
+from jaxconv.engines.base import accumulator, padded_along, zeros
 from jaxconv.problem import Axis, Problem
 
 Run = Callable[[Problem, Array, Array], Any]
@@ -56,7 +56,7 @@ def over_outputs(problem: Problem, x: Array, w: Array, size: float, run: Run, wh
             done = over_outputs(part, block, w, rest, run, whole)
             return lax.dynamic_update_slice_in_dim(y, done, start, ly.index("n"))
 
-        return lax.fori_loop(0, -(-problem.n // count), images, zeros(problem.y_shape, x))
+        return lax.fori_loop(0, -(-problem.n // count), images, zeros(problem.y_shape, x, accumulator(problem)))
     d, letter = _longest(problem, [axis.O for axis in problem.axes])
     axis = problem.axes[d]
     rows = _rows(axis.O, size, whole[d] if whole else 1)
@@ -71,7 +71,7 @@ def over_outputs(problem: Problem, x: Array, w: Array, size: float, run: Run, wh
         block = lax.dynamic_slice_in_dim(v, axis.S * start, reach, lx.index(letter))
         return lax.dynamic_update_slice_in_dim(y, run(part, block, w), start, ly.index(letter))
 
-    return lax.fori_loop(0, -(-axis.O // rows), strips, zeros(problem.y_shape, x))
+    return lax.fori_loop(0, -(-axis.O // rows), strips, zeros(problem.y_shape, x, accumulator(problem)))
 
 
 def over_sums(problem: Problem, x: Array, w: Array, size: float, run: Run, whole: Sequence[int] = ()) -> Any:

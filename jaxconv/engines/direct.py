@@ -5,12 +5,20 @@ XLA's convolution is a correlation with L, S, D > 0,
     y[o] = sum over k of v[S*o + D*k] * w[k],   v = x with L-1 zeros between, p before,
 
 so the relation is oriented first: a negative D flips the kernel, a negative S the
-output. Inputs that no output asks for are left away, so that p is never negative. Since
-every pass is a layer of its own, each runs as a plain feature-grouped convolution, and no
-pass needs batch groups.
+output. Inputs that no output asks for are left away, so that p is never negative.
+
+On CPU every pass runs as a plain feature-grouped convolution, channels last. On accelerators
+the three passes are three algorithms of a library, which XLA finds by the form that lax gives
+to gradients: a kernel that is flipped last, and L for the stride, is an input gradient; a kernel
+longer than the output, n and m for its features and batch groups for its groups, is a kernel
+gradient, with D for the stride. What has no such form is brought to one: a kernel gradient with
+L > 1 by exchanging x and w, one with S > 1 (the dilation of its layer) and dilated inputs of
+grouped layers by phases.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from math import prod
 
 import jax.numpy as jnp
@@ -22,12 +30,17 @@ from jaxconv.engines.base import (
     accumulator,
     all_products,
     always,
+    array_bytes,
     elements,
     itemsize,
+    launches,
+    multiplier,
     oriented,
     summation_error,
+    tiled,
     zeros,
 )
+from jaxconv.engines.phases import by_phases, by_units, phase_count
 from jaxconv.problem import Problem
 
 
@@ -39,7 +52,12 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
     return None
 
 
-def work(problem: Problem) -> dict[str, float]:
+def work(problem: Problem, platform="cpu", precision=None) -> dict[str, float]:
+    if platform != "cpu":  # one call of a library, and the order of its kernel
+        calls = phase_count(problem) if problem.g > 1 or _is_gradient(problem) else 1
+        rows = problem.n if _is_gradient(problem) else problem.c
+        pairs = all_products(problem) / (rows * problem.m) * tiled(rows) * tiled(problem.m)
+        return launches(2.0 * calls, array_bytes(problem), pairs, multiplier(problem, precision))
     axes = problem.axes
     taps, outputs = problem.taps, problem.outputs
     form = "layer" if taps <= outputs else "kernel"
@@ -60,46 +78,89 @@ def work(problem: Problem) -> dict[str, float]:
 
 
 # XLA transposes to channels last, and may pad x or copy y.
-def memory(problem: Problem) -> float:
+def memory(problem: Problem, platform="cpu") -> float:
     return itemsize(problem) * elements(problem)
 
 
-def run(problem: Problem, x: Array, w: Array, precision=None) -> Array:
-    problem, w, finish = oriented(problem, w, +1)
+def run(problem: Problem, x: Array, w: Array, precision=None, platform="cpu") -> Array:
+    if platform == "cpu":
+        problem, w, finish = oriented(problem, w, +1)
+        return finish(_convolved(problem, x, w, (), precision, platform)).astype(problem.dtypes.y)
+    if _is_gradient(problem) and any(abs(axis.L) > 1 and abs(axis.D) == 1 for axis in problem.axes):
+        problem, x, w = problem.exchanged, w, x
+    turned = [axis.oriented(+1) for axis in problem.axes]
+    outputs = [problem.layouts.y.index(c) for c, (*_, flip) in zip(problem.spatial, turned, strict=True) if flip]
+    flips = [letter for letter, (_, flip, _) in zip(problem.spatial, turned, strict=True) if flip]
+    problem = replace(problem, axes=tuple(axis for axis, *_ in turned))
+    y = _in_known_forms(problem, x, w, flips, precision, platform)
+    return lax.rev(y, outputs).astype(problem.dtypes.y)
+
+
+def _is_gradient(problem: Problem) -> bool:
+    """Whether the kernel is the longer: a layer's gradient in its kernel."""
+    return problem.taps > problem.outputs
+
+
+def _in_known_forms(problem: Problem, x: Array, w: Array, flips: Sequence[str], precision, platform) -> Array:
+    axes, gradient = problem.axes, _is_gradient(problem)
+    one = partial(_convolved, flips=(), precision=precision, platform=platform)
+    dilated = any(axis.L > 1 and (gradient or problem.g > 1 or max(axis.S, axis.D) > 1) for axis in axes)
+    strided = gradient and any(axis.S > 1 for axis in axes)
+    if not dilated and not strided:
+        return one(problem, x, w, flips=flips)
+    w = lax.rev(w, [problem.layouts.w.index(letter) for letter in flips])
+    return (by_units if strided else by_phases)(problem, x, w, one)
+
+
+def _convolved(problem: Problem, x: Array, w: Array, flips: Sequence[str], precision, platform) -> Array:
     problem, x = _met(problem, x)
     if problem.is_empty:
         return zeros(problem.y_shape, x).astype(problem.dtypes.y)
-    x, lx = _merge(problem, x, problem.layouts.x, "g", "c")
+    by_batch = platform != "cpu" and problem.g > 1 and _is_gradient(problem)
+    x, lx = _merge(problem, x, problem.layouts.x, "g", "n" if by_batch else "c")
     w, lw = _merge(problem, w, problem.layouts.w, "g", "m")
     ly = _merged_layout(problem, problem.layouts.y, "g", "m")
 
     dtype = accumulator(problem)
-    operand = x.dtype if x.dtype == w.dtype and jnp.issubdtype(x.dtype, jnp.inexact) else dtype
+    alike = x.dtype == w.dtype and jnp.issubdtype(x.dtype, jnp.inexact)
+    factor = x.dtype if alike else dtype
+    # A library sums half types in single precision, if they are the result's too; else XLA converts the operands.
+    result = x.dtype if platform != "cpu" and alike and x.dtype == problem.dtypes.y else dtype
     spatial = problem.spatial
-    # Channels last, which is what XLA's convolution on CPU is fast in. XLA transposes by itself, but
-    # not within loops, where it falls back to one that is a hundred times slower (jax-ml/jax issue 12868).
-    x = lax.transpose(x, [lx.index(letter) for letter in "n" + spatial + "F"])
-    w = lax.transpose(w, [lw.index(letter) for letter in spatial + "cF"])
-    last = "n" + spatial + "F"
-    order = tuple(range(len(last)))
+    if platform == "cpu":
+        # Channels last, which is what XLA's convolution on CPU is fast in. XLA transposes by itself, but
+        # not within loops, where it falls back to one that is a hundred times slower (jax-ml/jax issue 12868).
+        x, lx = _in_order(x, lx, "n" + spatial + "F")
+        w, lw = _in_order(w, lw, spatial + "cF")
+        target, ly = ly, "n" + spatial + "F"
+    else:
+        target = ly
+    w = lax.rev(w.astype(factor), [lw.index(letter) for letter in flips])
+    batch, feature = ("F", "c") if by_batch else ("n", "F")
     y = conv_general_dilated(
-        x.astype(operand),
-        w.astype(operand),
+        x.astype(factor),
+        w,
         window_strides=[axis.S for axis in problem.axes],
         padding=[(axis.p, _high(axis)) for axis in problem.axes],
         lhs_dilation=[axis.L for axis in problem.axes],
         rhs_dilation=[axis.D for axis in problem.axes],
         dimension_numbers=lax.ConvDimensionNumbers(
-            (order[0], order[-1], *order[1:-1]),
-            (order[-1], order[-2], *order[:-2]),
-            (order[0], order[-1], *order[1:-1]),
+            *(
+                tuple(map(layout.index, letters + spatial))
+                for layout, letters in ((lx, batch + feature), (lw, "Fc"), (ly, "nF"))
+            )
         ),
-        feature_group_count=problem.g,
+        feature_group_count=1 if by_batch else problem.g,
+        batch_group_count=problem.g if by_batch else 1,
         precision=precision,
-        preferred_element_type=dtype,
+        preferred_element_type=result,
     )
-    y = lax.transpose(y, [last.index(letter) for letter in ly])
-    return finish(_split(problem, y, ly)).astype(problem.dtypes.y)
+    y, _ = _in_order(y, ly, target)
+    return _split(problem, y, target).astype(problem.dtypes.y)
+
+
+def _in_order(array: Array, layout: str, target: str) -> tuple[Array, str]:
+    return lax.transpose(array, [layout.index(letter) for letter in target]), target
 
 
 # With a negative padding, XLA on CPU may read outside x (openxla/xla issue 48713).

@@ -19,7 +19,18 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxconv.engines.base import Engine, accumulator, elements, itemsize, multiply, never, oriented, summation_error
+from jaxconv.engines.base import (
+    Engine,
+    accumulator,
+    array_bytes,
+    elements,
+    itemsize,
+    launches,
+    multiply,
+    never,
+    oriented,
+    summation_error,
+)
 from jaxconv.engines.phases import by_units, units, work_of_units
 from jaxconv.problem import Axis, Problem
 
@@ -28,7 +39,14 @@ LONG = 1 << 17  # a transform that does not fit the caches near a core
 
 
 def refusal(problem: Problem, platform: str | None) -> str | None:
-    return refuse_exact("fft", problem)
+    return refuse_types("fft", problem, platform)
+
+
+def refuse_types(name: str, problem: Problem, platform: str | None) -> str | None:
+    """The sentence of an engine that transforms, for types that it cannot."""
+    if platform == "tpu" and accumulator(problem).name in ("float64", "complex128"):
+        return f"{name}: XLA has no FFT in double precision on tpu; use method='shifts', or cast to float32."
+    return refuse_exact(name, problem)
 
 
 def refuse_exact(name: str, problem: Problem) -> str | None:
@@ -41,8 +59,19 @@ def refuse_exact(name: str, problem: Problem) -> str | None:
     return None
 
 
-def work(problem: Problem) -> dict[str, float]:
-    return work_of_units(problem, _work)
+def work(problem: Problem, platform="cpu", precision=None) -> dict[str, float]:
+    return transforms_launched(problem, work_of_units(problem, _work), platform)
+
+
+def transforms_launched(problem: Problem, found: dict[str, float], platform: str) -> dict[str, float]:
+    """`found`, and for an accelerator what that is there: two kernels a transform, its products, what lies between."""
+    if platform == "cpu":
+        return found
+    moved = array_bytes(problem) + 4 * itemsize(problem) * found.get("points", 0.0)
+    pairs = 4 * (found.get("pairs", 0.0) + found.get("products", 0.0))  # of complex numbers
+    steps = found.get("steps", 0.0) + found.get("long steps", 0.0)
+    unit = "float64" if itemsize(problem) > 4 + 4 * problem.is_complex else "float32"
+    return launches(8.0 * found["call"], moved, pairs, unit, steps=steps)
 
 
 def _work(problem: Problem) -> dict[str, float]:
@@ -72,7 +101,7 @@ def transform_work(problem: Problem, points: float, length: int, moved: float) -
     return found
 
 
-def memory(problem: Problem) -> float:
+def memory(problem: Problem, platform="cpu") -> float:
     return 2 * itemsize(problem) * work(problem).get("points", 0.0)
 
 
@@ -125,7 +154,7 @@ def fast_length(n: int) -> int:
     return best
 
 
-def run(problem: Problem, x: Array, w: Array, precision=None) -> Array:
+def run(problem: Problem, x: Array, w: Array, precision=None, platform="cpu") -> Array:
     dtype = accumulator(problem)
     problem, w, finish = oriented(problem, w.astype(dtype), +1)
     y = by_units(problem, x.astype(dtype), w, partial(_run, precision=precision))

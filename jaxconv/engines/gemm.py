@@ -22,24 +22,29 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.engines.base import (
+    LIMITS,
     Engine,
     accumulator,
     all_products,
+    array_bytes,
     elements,
     itemsize,
+    launches,
+    multiplier,
     multiply,
+    operand,
     oriented,
     padded,
     padded_elements,
     pairwise,
     summation_error,
+    tiled,
     window,
 )
 from jaxconv.engines.blocks import over_outputs, over_sums
-from jaxconv.engines.phases import by_phases, woven
+from jaxconv.engines.phases import by_phases, phase_count, woven
 from jaxconv.problem import Problem
 
-LAYER_BYTES, KERNEL_BYTES = 8 << 20, 4 << 20  # of what lies between, at a time: about the size of caches
 COPIES = 64  # of x or w that are written out
 NARROW = 48  # rows that are shorter are not split further
 
@@ -72,7 +77,9 @@ def _turned(problem: Problem) -> Problem:
     return replace(problem, axes=tuple(axis.oriented(+1)[0] for axis in problem.axes))
 
 
-def work(problem: Problem) -> dict[str, float]:
+def work(problem: Problem, platform="cpu", precision=None) -> dict[str, float]:
+    if platform != "cpu":
+        return _launched(problem, platform, precision)
     axes, products = problem.axes, all_products(problem)
     taps, outputs = problem.taps, problem.outputs
     found = {"call": 1.0, "products": products, "elements": elements(problem)}
@@ -89,7 +96,7 @@ def work(problem: Problem) -> dict[str, float]:
         found |= {
             f"patches{_by_groups(problem)}": between,
             "pieces": between / problem.c,
-            "blocks": problem.g * (1 + itemsize(problem) * between / LAYER_BYTES),
+            "blocks": problem.g * (1 + itemsize(problem) * between / LIMITS["cpu"].layer),
         }
     else:
         turned = _turned(problem)
@@ -99,7 +106,7 @@ def work(problem: Problem) -> dict[str, float]:
         between = problem.g * _kernel_elements(turned, moved)
         found |= {
             "windows by groups" if problem.g > 1 else "windows": between,
-            "blocks": problem.g * (1 + itemsize(problem) * between / KERNEL_BYTES),
+            "blocks": problem.g * (1 + itemsize(problem) * between / LIMITS["cpu"].kernel),
         }
     return (
         found
@@ -114,32 +121,49 @@ def _by_groups(problem: Problem) -> str:
     return "" if problem.g == 1 else " by groups" if problem.layouts.x[0] == "g" else " by inner groups"
 
 
-def memory(problem: Problem) -> float:
-    size = itemsize(problem)
+def _between(problem: Problem) -> float:
+    """Numbers of patches and of products that are summed later, and of windows, of all groups."""
     if min(problem.taps, problem.outputs) <= 1:
         return 0.0
     if problem.taps <= problem.outputs:
-        between = min(float(LAYER_BYTES), size * problem.g * _layer_elements(problem))
-    else:
-        turned = _turned(problem)
-        between = min(float(KERNEL_BYTES), size * problem.g * _kernel_elements(turned, _moved(turned)))
+        return float(problem.g * _layer_elements(problem))
+    turned = _turned(problem)
+    return float(problem.g * _kernel_elements(turned, _moved(turned)))
+
+
+def _launched(problem: Problem, platform: str, precision) -> dict[str, float]:
+    phases, between = phase_count(problem), operand(problem, platform).itemsize * _between(problem)
+    limit = LIMITS[platform].layer if problem.taps <= problem.outputs else LIMITS[platform].kernel
+    blocks = max(1.0, between / limit)
+    pairs = all_products(problem) / (problem.c * problem.m) * tiled(problem.c) * tiled(problem.m)
+    moved = array_bytes(problem) + 2 * between
+    found = launches(4.0 * phases * blocks, moved, pairs, multiplier(problem, precision))
+    return found | {"trips": blocks - 1}
+
+
+def memory(problem: Problem, platform="cpu") -> float:
+    size = itemsize(problem)
+    if min(problem.taps, problem.outputs) <= 1:
+        return 0.0
+    limit = LIMITS[platform].layer if problem.taps <= problem.outputs else LIMITS[platform].kernel
+    between = min(float(limit), size * _between(problem))
     return 2 * between + (size * padded_elements(problem) if problem.n == 1 or problem.c == 1 else 0)
 
 
-def run(problem: Problem, x: Array, w: Array, precision=None) -> Array:
-    dtype = accumulator(problem)
+def run(problem: Problem, x: Array, w: Array, precision=None, platform="cpu") -> Array:
+    dtype = operand(problem, platform)
     problem, w, finish = oriented(problem, w.astype(dtype), +1)
-    y = by_phases(problem, x.astype(dtype), w, partial(_run, precision=precision))
+    y = by_phases(problem, x.astype(dtype), w, partial(_run, precision=precision, platform=platform))
     return finish(y).astype(problem.dtypes.y)
 
 
-def _run(problem: Problem, x: Array, w: Array, precision) -> Array:
+def _run(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
     if min(problem.taps, problem.outputs) == 1:  # one product, no patches
         return _product(problem, x, w, precision)
     if problem.taps <= problem.outputs:
-        size = LAYER_BYTES / (itemsize(problem) * problem.g * _layer_elements(problem))
+        size = LIMITS[platform].layer / (itemsize(problem) * problem.g * _layer_elements(problem))
         return over_outputs(problem, x, w, size, partial(_layer, precision=precision))
-    size = KERNEL_BYTES / (itemsize(problem) * problem.g * _kernel_elements(problem, _moved(problem)))
+    size = LIMITS[platform].kernel / (itemsize(problem) * problem.g * _kernel_elements(problem, _moved(problem)))
     return over_sums(problem, x, w, size, partial(_kernel, precision=precision))
 
 
@@ -155,9 +179,9 @@ def _product(problem: Problem, x: Array, w: Array, precision) -> Array:
             w.reshape([size for size, c in zip(w.shape, lw, strict=True) if c in "gmc"]),
             "".join(c for c in lw if c in "gmc"),
         )
-        return multiply(v, lx, w, lw, ly, precision)
+        return multiply(v, lx, w, lw, ly, precision, accumulator(problem))
     point = "".join(c for c in ly if c in "ngm")
-    return multiply(v, lx, w, lw, point, precision).reshape(problem.y_shape)
+    return multiply(v, lx, w, lw, point, precision, accumulator(problem)).reshape(problem.y_shape)
 
 
 def _layer_elements(problem: Problem) -> int:
@@ -207,7 +231,7 @@ def _layer(problem: Problem, x: Array, w: Array, precision) -> Array:
     order = [lw.index(c) for c in problem.spatial + "gcm"]
     w = lax.transpose(w, order).reshape(-1, prod(K), problem.g, problem.c, problem.m)
     place = ly.index("m")
-    z = multiply(patches, lp, w, "TQgcm", ly[:place] + "T" + ly[place:], precision)
+    z = multiply(patches, lp, w, "TQgcm", ly[:place] + "T" + ly[place:], precision, accumulator(problem))
     if not summed:
         return lax.transpose(z[(slice(None),) * place + (0,)], [ly.index(letter) for letter in problem.layouts.y])
     axis = axes[0]
@@ -241,7 +265,7 @@ def _kernel(problem: Problem, x: Array, w: Array, precision) -> Array:
     starts = ([axis.S * (axis.O - 1 - j) * (d in moved) for d, (axis, j) in enumerate(zip(axes, o, strict=True))]
               for o in product(*O))  # fmt: skip
     shifted, lw = _beside([window(lw, w, at, counts, [1] * len(axes)) for at in starts], lw, "m")
-    z = multiply(windows, lv.replace("T", "P"), shifted, lw.replace("T", "Q"), "gPnQm", precision)
+    z = multiply(windows, lv.replace("T", "P"), shifted, lw.replace("T", "Q"), "gPnQm", precision, accumulator(problem))
     kept = [d for d in range(len(axes)) if d not in moved]
     z = z.reshape(problem.g, *(axes[d].O for d in kept), problem.n, *(axes[d].O for d in moved), problem.m)
     order = "g" + "".join(problem.spatial[d] for d in kept) + "n" + "".join(problem.spatial[d] for d in moved) + "m"

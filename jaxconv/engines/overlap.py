@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.engines.base import (
+    LIMITS,
     Engine,
     accumulator,
     itemsize,
@@ -33,16 +34,15 @@ from jaxconv.engines.base import (
     padded_elements,
 )
 from jaxconv.engines.blocks import over_outputs, over_sums
-from jaxconv.engines.fft import fast_length, refuse_exact, transform_error, transform_work
+from jaxconv.engines.fft import fast_length, refuse_types, transform_error, transform_work, transforms_launched
 from jaxconv.engines.phases import by_units, units, work_of_units
 from jaxconv.problem import Problem
 
-GROUP_BYTES = 64 << 20  # of windows at a time
 SHORTEST = 32
 
 
 def refusal(problem: Problem, platform: str | None) -> str | None:
-    if no := refuse_exact("overlap", problem):
+    if no := refuse_types("overlap", problem, platform):
         return no
     if len(problem.axes) > 3:
         return f"overlap: it transforms at most 3 axes, and there are {len(problem.axes)}; use method='fft'."
@@ -51,8 +51,8 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
     return None
 
 
-def work(problem: Problem) -> dict[str, float]:
-    return work_of_units(problem, _work)
+def work(problem: Problem, platform="cpu", precision=None) -> dict[str, float]:
+    return transforms_launched(problem, work_of_units(problem, _work), platform)
 
 
 def _work(problem: Problem) -> dict[str, float]:
@@ -71,10 +71,10 @@ def _work(problem: Problem) -> dict[str, float]:
     return found
 
 
-def memory(problem: Problem) -> float:
+def memory(problem: Problem, platform="cpu") -> float:
     size = itemsize(problem)
     points = work(problem).get("points", 0.0)
-    return min(2 * size * points, 4.0 * GROUP_BYTES) + size * padded_elements(problem)
+    return min(2 * size * points, 4.0 * LIMITS[platform].windows) + size * padded_elements(problem)
 
 
 def _cut(problem: Problem) -> tuple[list[int], list[int], list[int]]:
@@ -108,18 +108,18 @@ def lengths(spans: Sequence[int], positions: Sequence[int]) -> list[int]:
     return found
 
 
-def run(problem: Problem, x: Array, w: Array, precision=None) -> Array:
+def run(problem: Problem, x: Array, w: Array, precision=None, platform="cpu") -> Array:
     dtype = accumulator(problem)
     problem, w, finish = oriented(problem, w.astype(dtype), +1)
-    y = by_units(problem, x.astype(dtype), w, partial(_run, precision=precision))
+    y = by_units(problem, x.astype(dtype), w, partial(_run, precision=precision, platform=platform))
     return finish(y).astype(problem.dtypes.y)
 
 
-def _run(problem: Problem, x: Array, w: Array, precision) -> Array:
-    return (_layer if _is_layer(problem) else _kernel)(problem, x, w, precision)
+def _run(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
+    return (_layer if _is_layer(problem) else _kernel)(problem, x, w, precision, platform)
 
 
-def _layer(problem: Problem, x: Array, w: Array, precision) -> Array:
+def _layer(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
     sizes, spans, _ = _cut(problem)
     w = lax.transpose(w, [problem.layouts.w.index(letter) for letter in "gmc" + problem.spatial])
     w = jnp.pad(w, [(0, 0)] * 3 + [(0, n - span) for n, span in zip(sizes, spans, strict=True)])
@@ -127,7 +127,7 @@ def _layer(problem: Problem, x: Array, w: Array, precision) -> Array:
     elements = problem.n * problem.g * (problem.c + problem.m) * prod(2 * axis.O for axis in problem.axes)
     hops = [n - span + 1 for n, span in zip(sizes, spans, strict=True)]
     group = partial(_layer_group, sizes=sizes, precision=precision)
-    return over_outputs(problem, x, u, GROUP_BYTES / (itemsize(problem) * elements), group, hops)
+    return over_outputs(problem, x, u, LIMITS[platform].windows / (itemsize(problem) * elements), group, hops)
 
 
 def _layer_group(problem: Problem, x: Array, u: Array, sizes: list[int], precision) -> Array:
@@ -157,12 +157,12 @@ def _layer_group(problem: Problem, x: Array, u: Array, sizes: list[int], precisi
     return lax.slice(z, [0] * z.ndim, problem.y_shape)
 
 
-def _kernel(problem: Problem, x: Array, w: Array, precision) -> Array:
+def _kernel(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
     sizes, spans, _ = _cut(problem)
     elements = problem.c * problem.g * (problem.n + problem.m) * prod(2 * axis.K for axis in problem.axes)
     hops = [n - span + 1 for n, span in zip(sizes, spans, strict=True)]
     group = partial(_kernel_group, sizes=sizes, precision=precision)
-    z = over_sums(problem, x, w, GROUP_BYTES / (itemsize(problem) * elements), group, hops)
+    z = over_sums(problem, x, w, LIMITS[platform].windows / (itemsize(problem) * elements), group, hops)
     z = _inverse(z, sizes, problem.is_complex)
     z = lax.slice(z, [0] * z.ndim, [*z.shape[:3], *spans])
     return lax.transpose(z, [("ngm" + problem.spatial).index(letter) for letter in problem.layouts.y])

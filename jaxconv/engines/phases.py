@@ -60,13 +60,14 @@ def axis_phases(axis: Axis) -> list[tuple[int, int, Axis | None]]:
 
 def bounded(problem: Problem) -> Problem:
     """The Problem itself, or where it has more than PHASES, the oriented one for x with zeros inserted: L = 1."""
-    if _count(problem) <= PHASES:
+    if phase_count(problem) <= PHASES:
         return problem
     axes = [axis.oriented(+1)[0] for axis in problem.axes]
     return replace(problem, axes=tuple(replace(a, I=a.L * (a.I - 1) + 1, L=1) for a in axes))
 
 
-def _count(problem: Problem) -> int:
+def phase_count(problem: Problem) -> int:
+    """How many phases the outputs have."""
     return prod(abs(axis.L) // gcd(axis.L, axis.S) for axis in problem.axes)
 
 
@@ -125,7 +126,7 @@ def _few_parts(problem: Problem, d: int) -> Problem:
 
 def woven(problem: Problem) -> dict[str, float]:
     """The work of weaving the phases' outputs: nothing without input dilation."""
-    phases = _count(problem)
+    phases = phase_count(problem)
     if phases == 1 or phases > PHASES:
         return {}
     narrow = prod(problem.y_shape) / problem.y_shape[-1]
@@ -136,7 +137,7 @@ def by_phases(problem: Problem, x: Array, w: Array, run: Callable[[Problem, Arra
     """y of an oriented Problem, by runs of Problems with L = 1."""
     if all(axis.L == 1 for axis in problem.axes):
         return run(problem, x, w)
-    if _count(problem) > PHASES:
+    if phase_count(problem) > PHASES:
         zeros = dict(zip(problem.spatial, (axis.L - 1 for axis in problem.axes), strict=True))
         x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, zeros.get(letter, 0)) for letter in problem.layouts.x])
         return run(bounded(problem), x, w)

@@ -25,12 +25,16 @@ import numpy as np
 from jax import Array, lax
 
 from jaxconv.engines.base import (
+    LIMITS,
     Engine,
     accumulator,
     all_products,
     always,
+    array_bytes,
     elements,
     itemsize,
+    launches,
+    multiplier,
     multiply,
     oriented,
     padded,
@@ -41,11 +45,10 @@ from jaxconv.engines.base import (
     zeros,
 )
 from jaxconv.engines.blocks import divisor, over_rows, over_sums
-from jaxconv.engines.phases import by_phases, woven
+from jaxconv.engines.phases import by_phases, phase_count, woven
 from jaxconv.problem import Problem, Triple
 
 NARROW = 16  # channels that are written out, of which every pair is a product of its own
-FUSED = 225  # terms that one fused loop sums: loops of 252 and more were seen to take five times as long
 UNROLLED = 64  # products or outputs that are written out
 ACCUMULATED = 8192  # elements of an accumulator
 LANES = 32  # features that are worth a loop along them
@@ -59,7 +62,9 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
     return None
 
 
-def work(problem: Problem) -> dict[str, float]:
+def work(problem: Problem, platform="cpu", precision=None) -> dict[str, float]:
+    if platform != "cpu":
+        return _launched(problem, platform, precision)
     axes, products = problem.axes, all_products(problem)
     taps, outputs = problem.taps, problem.outputs
     found = {"call": 1.0, "products": products, "elements": elements(problem)}
@@ -68,7 +73,7 @@ def work(problem: Problem) -> dict[str, float]:
         if problem.c <= NARROW:
             strided = any(abs(axis.S) != 1 for axis in axes)
             form = "fused" + (" by features" if problem.c * problem.m > 1 else "") + (" with stride" if strided else "")
-            found["loops"] = prod(problem.y_shape) * (-(-taps * problem.c // FUSED) - 1.0)
+            found["loops"] = prod(problem.y_shape) * (-(-taps * problem.c // LIMITS["cpu"].fused) - 1.0)
             last = [letter for letter, size in zip(problem.layouts.y, problem.y_shape, strict=True) if size > 1][
                 -1:
             ] or ["m"]
@@ -96,33 +101,59 @@ def work(problem: Problem) -> dict[str, float]:
     return found
 
 
-def memory(problem: Problem) -> float:
+def _launched(problem: Problem, platform: str, precision) -> dict[str, float]:
+    size, phases, limits = itemsize(problem), phase_count(problem), LIMITS[platform]
+    x, w, y = (size * prod(shape) for shape in (problem.x_shape, problem.w_shape, problem.y_shape))
+    products = all_products(problem)
+    if problem.taps <= problem.outputs:
+        taps = -(-problem.taps // phases)
+        if problem.c <= NARROW:  # one pass, or one for each part, which is added
+            terms = taps * problem.c
+            parts = 1 if terms <= limits.fused else -(-terms // limits.part)
+            moved = array_bytes(problem) + (parts - 1) * (x + 3 * y)
+            return launches(phases * (3.0 * parts - 2), moved, products, "shifted", trips=max(0.0, parts - 2.0))
+        trips = taps if taps > UNROLLED else 0.0
+        return launches(
+            4.0 * phases * taps, 3.5 * taps * (x + y), products, multiplier(problem, precision), trips=trips
+        )
+    outputs = problem.outputs
+    loop = {"trips": outputs + 0.0} if outputs > UNROLLED else {}
+    if problem.n * problem.m == 1:  # products that are summed
+        return launches(1.5 * outputs, outputs * (x + w), products, "shifted", **loop)
+    reads = outputs * (2 * size * problem.n * problem.g * problem.c * problem.taps + w)
+    return launches(3.0 * outputs, reads, products, multiplier(problem, precision), **loop)
+
+
+def memory(problem: Problem, platform="cpu") -> float:
     woven = 2 * prod(problem.y_shape) if any(abs(axis.L) != 1 for axis in problem.axes) else 0
     if problem.taps <= problem.outputs:
         products = min(problem.taps, UNROLLED) * prod(problem.y_shape) if problem.c > NARROW else 0
         return itemsize(problem) * (padded_elements(problem) + prod(problem.w_shape) + woven + products)
-    if not _accumulates(problem):
+    if platform != "cpu" or not _accumulates(problem):
         windows = min(problem.outputs, UNROLLED) * problem.n * problem.g * problem.c * problem.taps
         return itemsize(problem) * (padded_elements(problem) + woven + windows)
     kept = 2 * max(_kept(problem), min(KEPT, problem.c * _kept(problem))) if _has_lanes(problem) else 0
     return itemsize(problem) * (padded_elements(problem) + prod(problem.w_shape) + woven + kept)
 
 
-def run(problem: Problem, x: Array, w: Array, precision=None) -> Array:
+def run(problem: Problem, x: Array, w: Array, precision=None, platform="cpu") -> Array:
     dtype = accumulator(problem)
     problem, w, finish = oriented(problem, w.astype(dtype), +1)
-    y = by_phases(problem, x.astype(dtype), w, partial(_run, precision=precision))
+    y = by_phases(problem, x.astype(dtype), w, partial(_run, precision=precision, platform=platform))
     return finish(y).astype(problem.dtypes.y)
 
 
-def _run(problem: Problem, x: Array, w: Array, precision) -> Array:
+def _run(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
     if problem.taps <= problem.outputs:
         if problem.c <= NARROW:
-            return over_sums(problem, x, w, FUSED / (problem.taps * problem.c), _fused)
-        return _over_taps(problem, padded(problem, x), w, precision)
-    if _accumulates(problem):
+            terms, limits = problem.taps * problem.c, LIMITS[platform]
+            whole = terms <= limits.fused
+            share = 1 if whole else limits.part / terms
+            return over_sums(problem, x, w, share, partial(_fused, whole=whole, platform=platform))
+        return _over_taps(problem, padded(problem, x), w, precision, platform)
+    if platform == "cpu" and _accumulates(problem):
         return (_along_lanes if _has_lanes(problem) else _accumulated)(problem, x, w)
-    return _over_outputs(problem, padded(problem, x), w, precision)
+    return _over_outputs(problem, padded(problem, x), w, precision, platform)
 
 
 def _accumulates(problem: Problem) -> bool:
@@ -181,10 +212,10 @@ def _read(problem: Problem, v: Array, starts, counts, steps) -> Array:
     return lax.slice(found, [0] * found.ndim, extents)
 
 
-def _fused(problem: Problem, x: Array, w: Array) -> Array:
+def _fused(problem: Problem, x: Array, w: Array, whole: bool, platform: str) -> Array:
     lx, lw, ly = problem.layouts
     features = "".join(letter for letter in ly if letter in "gm")
-    if problem.c * problem.m > 1:
+    if platform == "cpu" and problem.c * problem.m > 1:
         # The innermost loop runs along features, and must not read w with a stride: it is brought into
         # the order of y. By a loop, since XLA would fuse a mere transpose into every product.
         w, lw = _spatial_first(problem, w, lw)
@@ -195,13 +226,14 @@ def _fused(problem: Problem, x: Array, w: Array) -> Array:
             w.reshape(-1, *w.shape[len(shape) :]),
         )
         w = w.reshape(*shape, *w.shape[1:])
-    (wider, v), terms = _staggered(problem, x), []
+    (wider, v), terms = _staggered(problem, x) if platform == "cpu" else (problem, padded(problem, x)), []
     part = replace(wider, c=1, layouts=Triple(lx, lw, ly))
     for c in range(problem.c):
         of_c = lax.slice_in_dim(v, c, c + 1, axis=lx.index("c"))
         term = _terms(part, of_c, lax.slice_in_dim(w, c, c + 1, axis=lw.index("c")), None)
         terms += [term(k) for k in product(*(range(axis.K) for axis in problem.axes))]
-    return _apart(lax.slice(pairwise(terms), [0] * len(ly), problem.y_shape))
+    y = lax.slice(pairwise(terms), [0] * len(ly), problem.y_shape)
+    return _apart(y) if whole or platform == "cpu" else lax.optimization_barrier(y)  # or parts would be fused
 
 
 # Many terms that are fused with what a program does with their sum may be computed again and again: 500 ms
@@ -214,24 +246,37 @@ def _apart(y: Array) -> Array:
     return lax.reduce_precision(y, info.nexp, info.nmant)
 
 
-def _over_taps(problem: Problem, v: Array, w: Array, precision) -> Array:
+def _over_taps(problem: Problem, v: Array, w: Array, precision, platform: str) -> Array:
     K = [axis.K for axis in problem.axes]
     term = _terms(problem, v, w, precision)
+    if platform != "cpu" and prod(K) <= UNROLLED:  # one after the other: all at once would hold as many results
+        first, *others = product(*map(range, K))
+        y = term(first)
+        for k in others:
+            v, y = lax.optimization_barrier((v, y))
+            y = y + _terms(problem, v, w, precision)(k)
+        return y
     if prod(K) <= UNROLLED:
         return pairwise([term(k) for k in product(*map(range, K))])
     return lax.fori_loop(1, prod(K), lambda t, y: y + term(jnp.unravel_index(t, K)), term([0] * len(K)))
 
 
-def _over_outputs(problem: Problem, v: Array, w: Array, precision) -> Array:
+def _over_outputs(problem: Problem, v: Array, w: Array, precision, platform: str) -> Array:
     lx, lw, ly = problem.layouts
     K, O, S, D = ([getattr(axis, name) for axis in problem.axes] for name in "KOSD")
     point = "".join(letter for letter in ly if letter not in problem.spatial)
 
-    def output(o) -> Array:
+    def output(o, v=v) -> Array:
         shifted = window(lx, v, [s * j for s, j in zip(S, o, strict=True)], K, D)
         return multiply(shifted, lx, w, lw, point, precision)
 
-    if prod(O) <= UNROLLED:
+    if platform != "cpu" and prod(O) <= UNROLLED and problem.n * problem.m > 1:  # likewise
+        found = []
+        for o in product(*map(range, O)):
+            found.append(output(o, v))
+            v, found[-1] = lax.optimization_barrier((v, found[-1]))
+        y = jnp.stack(found)
+    elif prod(O) <= UNROLLED:
         y = jnp.stack([output(o) for o in product(*map(range, O))])
     else:
         y = lax.map(lambda t: output(jnp.unravel_index(t, O)), np.arange(prod(O)))
@@ -321,7 +366,7 @@ def _along_lanes(problem: Problem, x: Array, w: Array) -> Array:
 # accumulator holds what is left of k, and g, n and m.
 def _accumulated(problem: Problem, x: Array, w: Array) -> Array:
     O = [axis.O for axis in problem.axes]
-    streams = min(STREAMS, FUSED // prod(O))
+    streams = min(STREAMS, LIMITS["cpu"].fused // prod(O))
     terms = problem.g * problem.n * problem.m * problem.c * problem.taps
     rest = _accumulator_layout(problem)
 

@@ -31,10 +31,13 @@ import numpy as np
 from jax import Array, lax
 
 from jaxconv.engines.base import (
+    LIMITS,
     Engine,
     accumulator,
+    array_bytes,
     elements,
     itemsize,
+    launches,
     multiply,
     never,
     oriented,
@@ -46,7 +49,6 @@ from jaxconv.engines.fft import refuse_exact
 from jaxconv.engines.phases import by_phases, phases, woven
 from jaxconv.problem import Problem
 
-LAYER_BYTES, KERNEL_BYTES = 8 << 20, 4 << 20  # of what lies between, at a time: about the size of caches
 POINTS = [Fraction(p) for p in ("0", "1", "-1", "2", "-2", "1/2", "-1/2")]  # and infinity
 MOST = (8, 8, 7, 6)  # points of an axis where so many are transformed: errors grow with each, and multiply
 LETTERS = "PQR"  # the points of each axis
@@ -149,7 +151,7 @@ def _is_layer(problem: Problem) -> bool:
     return problem.taps <= problem.outputs
 
 
-def work(problem: Problem) -> dict[str, float]:
+def work(problem: Problem, platform="cpu", precision=None) -> dict[str, float]:
     layer = _is_layer(problem)
     cells = points = blocks = 1.0
     phases = prod(abs(axis.L) for axis in problem.axes)
@@ -167,7 +169,10 @@ def work(problem: Problem) -> dict[str, float]:
     v, z = points * cells * images * rows, points * cells * images * columns
     u = points * problem.g * (problem.c * columns if layer else rows * columns)
     row = problem.x_shape[-1]
-    size = itemsize(problem) * (v + z) / (LAYER_BYTES if layer else KERNEL_BYTES)
+    size = itemsize(problem) * (v + z) / (LIMITS[platform].layer if layer else LIMITS[platform].kernel)
+    if platform != "cpu":  # two passes of each transform, one kernel an axis; full precision, see `run`
+        moved = array_bytes(problem) + itemsize(problem) * (2 * len(problem.axes) * (v + z) + u)
+        return launches(9.0 * phases * max(1.0, size), moved, products, "float32", trips=max(0.0, size - 1))
     return woven(problem) | {
         "call": 1.0, f"{form} products": products, f"{form}, over rows": products / rows,
         f"{form}, over columns": products / columns, f"{form} input": v, f"{form} output": z, "kernels": u,
@@ -176,18 +181,20 @@ def work(problem: Problem) -> dict[str, float]:
     }  # fmt: skip
 
 
-def memory(problem: Problem) -> float:
+def memory(problem: Problem, platform="cpu") -> float:
     found, size = work(problem), itemsize(problem)
     form = "layer" if _is_layer(problem) else "kernel"
-    limit = LAYER_BYTES if form == "layer" else KERNEL_BYTES
+    limit = LIMITS[platform].layer if form == "layer" else LIMITS[platform].kernel
     return 2 * min(size * (found[f"{form} input"] + found[f"{form} output"]), float(limit)) + size * found["kernels"]
 
 
-def run(problem: Problem, x: Array, w: Array, precision=None) -> Array:
+def run(problem: Problem, x: Array, w: Array, precision=None, platform="cpu") -> Array:
     dtype = accumulator(problem)
     form = _layer if _is_layer(problem) else _kernel
+    if platform != "cpu":  # the transforms multiply what products of fewer digits lose (ml-explore/mlx issue 4242)
+        precision = lax.Precision.HIGHEST
     problem, w, finish = oriented(problem, w.astype(dtype), +1)
-    y = by_phases(problem, x.astype(dtype), w, partial(form, precision=precision))
+    y = by_phases(problem, x.astype(dtype), w, partial(form, precision=precision, platform=platform))
     return finish(y).astype(problem.dtypes.y)
 
 
@@ -210,18 +217,24 @@ def _tiled(v: Array, layout: str, axis: str, scheme: Scheme, tiles: int, step: i
     return entries
 
 
-def _combined(matrix: np.ndarray, parts: Sequence[Array]) -> list[Array]:
-    """matrix @ parts, written out without the zeros."""
-    return [
-        pairwise(
-            [
-                part if c == 1 else -part if c == -1 else part * c.astype(part.dtype)
-                for c, part in zip(row, parts, strict=True)
-                if c
-            ]
-        )
-        for row in matrix
-    ]
+def _combined(matrix: np.ndarray, parts: Sequence[Array], platform: str, place: int = 0) -> Array:
+    """matrix @ parts, written out without the zeros, along a new axis at `place`."""
+    y = jnp.stack(
+        [
+            pairwise(
+                [
+                    part if c == 1 else -part if c == -1 else part * c.astype(part.dtype)
+                    for c, part in zip(row, parts, strict=True)
+                    if c
+                ]
+            )
+            for row in matrix
+        ],
+        place,
+    )
+    # For a GPU the transforms of all axes would be one kernel, in which each is computed again for every point of the
+    # next: such kernels were compiled for up to a minute.
+    return y if platform == "cpu" else lax.optimization_barrier(y)
 
 
 def _length(scheme: Scheme, tiles: int, step: int) -> int:
@@ -241,7 +254,9 @@ def _pad(array: Array, layout: str, lows: dict[str, int], lengths: dict[str, int
     return lax.pad(array, jnp.zeros((), array.dtype), config)
 
 
-def _transformed_input(problem: Problem, x: Array, plans: list[tuple[Scheme, int, int]]) -> tuple[Array, str]:
+def _transformed_input(
+    problem: Problem, x: Array, plans: list[tuple[Scheme, int, int]], platform: str
+) -> tuple[Array, str]:
     """V = B^T x for every tile, with the points' axes in front; plans: (scheme, tiles, step) of each axis."""
     layout = problem.layouts.x
     letters = dict(zip(problem.spatial, plans, strict=True))
@@ -250,11 +265,11 @@ def _transformed_input(problem: Problem, x: Array, plans: list[tuple[Scheme, int
     for d, (letter, (scheme, tiles, step)) in enumerate(letters.items()):
         if scheme.n > 1:
             entries = _tiled(v, layout, letter, scheme, tiles, step, scheme.n)
-            v, layout = jnp.stack(_combined(matrices(scheme.m, scheme.r)[2], entries)), LETTERS[d] + layout
+            v, layout = _combined(matrices(scheme.m, scheme.r)[2], entries, platform), LETTERS[d] + layout
     return v, layout
 
 
-def _layer(problem: Problem, x: Array, w: Array, precision) -> Array:
+def _layer(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
     lw = problem.layouts.w
     transformed = sum(axis.K > 1 for axis in problem.axes)
     plans = [_pick(axis.K, -(-axis.O // axis.D), transformed) for axis in problem.axes]
@@ -266,24 +281,27 @@ def _layer(problem: Problem, x: Array, w: Array, precision) -> Array:
         u = u.reshape(*u.shape[:place], scheme.blocks, scheme.r, *u.shape[place + 1 :])
         taps = [lax.index_in_dim(u, i, place + 1, keepdims=False) for i in range(scheme.r)]
         if scheme.n > 1:
-            u, lw = jnp.stack(_combined(matrices(scheme.m, scheme.r)[1], taps)), LETTERS[d] + lw
+            u, lw = _combined(matrices(scheme.m, scheme.r)[1], taps, platform), LETTERS[d] + lw
         else:
             u = taps[0]
     points = prod(s.n for s in plans)
     blocks = prod(s.blocks for s in plans)
     cells = prod(-(-axis.O // s.m) for axis, s in zip(problem.axes, plans, strict=True))
-    size = LAYER_BYTES / (itemsize(problem) * problem.n * problem.g * points * cells * (problem.c + blocks * problem.m))
+    between = itemsize(problem) * problem.n * problem.g * points * cells * (problem.c + blocks * problem.m)
     whole = [s.m * axis.D for axis, s in zip(problem.axes, plans, strict=True)]
-    return over_outputs(problem, x, u, size, partial(_layer_block, lu=lw, schemes=plans, precision=precision), whole)
+    block = partial(_layer_block, lu=lw, schemes=plans, precision=precision, platform=platform)
+    return over_outputs(problem, x, u, LIMITS[platform].layer / between, block, whole)
 
 
-def _layer_block(problem: Problem, x: Array, u: Array, lu: str, schemes: list[Scheme], precision) -> Array:
+def _layer_block(
+    problem: Problem, x: Array, u: Array, lu: str, schemes: list[Scheme], precision, platform: str
+) -> Array:
     ly = problem.layouts.y
     steps = [axis.D for axis in problem.axes]
     tiles = [-(-axis.O // (s.m * axis.D)) for axis, s in zip(problem.axes, schemes, strict=True)]
     offsets = [s.r // s.m for s in schemes]  # in tiles, from one block of taps to the next
     extended = [t + j * (s.blocks - 1) for t, j, s in zip(tiles, offsets, schemes, strict=True)]
-    v, lv = _transformed_input(problem, x, list(zip(schemes, extended, steps, strict=True)))
+    v, lv = _transformed_input(problem, x, list(zip(schemes, extended, steps, strict=True)), platform)
     # The blocks' letters of u are renamed, since the tiles of v have the axes' own.
     blocks = "STU"[: len(schemes)]
     lu = lu.translate(str.maketrans(problem.spatial, blocks))
@@ -307,7 +325,7 @@ def _layer_block(problem: Problem, x: Array, u: Array, lu: str, schemes: list[Sc
         place = layout.index(LETTERS[d])
         entries = [lax.index_in_dim(y, i, place, keepdims=False) for i in range(scheme.n)]
         layout = layout.replace(LETTERS[d], "")
-        y, layout = jnp.stack(_combined(matrices(scheme.m, scheme.r)[0], entries)), LETTERS[d] + layout
+        y, layout = _combined(matrices(scheme.m, scheme.r)[0], entries, platform), LETTERS[d] + layout
     return _untiled(problem, y, layout, schemes, tiles, steps)
 
 
@@ -342,18 +360,20 @@ def _untiled(problem: Problem, y: Array, layout: str, schemes, tiles, steps) -> 
 # ---- the kernel's form
 
 
-def _kernel(problem: Problem, x: Array, w: Array, precision) -> Array:
+def _kernel(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
     transformed = sum(axis.O > 1 for axis in problem.axes)
     plans = [_pick(axis.O, -(-axis.K // axis.S), transformed) for axis in problem.axes]
     points = prod(s.n for s in plans)
     blocks = prod(s.blocks for s in plans)
     cells = prod(-(-axis.K // s.m) for axis, s in zip(problem.axes, plans, strict=True))
-    size = KERNEL_BYTES / (
+    size = LIMITS[platform].kernel / (
         itemsize(problem) * problem.c * problem.g * points * cells * (blocks * problem.n + problem.m)
     )
     ly = problem.layouts.y
     whole = [s.m * axis.S for axis, s in zip(problem.axes, plans, strict=True)]
-    z = over_sums(problem, x, w, size, partial(_kernel_block, schemes=plans, precision=precision), whole)
+    z = over_sums(
+        problem, x, w, size, partial(_kernel_block, schemes=plans, precision=precision, platform=platform), whole
+    )
     layout = "".join(LETTERS[d] for d, s in enumerate(plans) if s.n > 1) + ly
     for d, scheme in enumerate(plans):  # y = G^T z; the blocks of taps lie along the axis' own letter
         place = layout.index(problem.spatial[d])
@@ -362,24 +382,24 @@ def _kernel(problem: Problem, x: Array, w: Array, precision) -> Array:
             entries = [lax.index_in_dim(z, i, source, keepdims=False) for i in range(scheme.n)]
             layout = layout.replace(LETTERS[d], "")
             place = layout.index(problem.spatial[d])
-            z = jnp.stack(_combined(matrices(scheme.m, scheme.r)[1].T, entries), place + 1)
+            z = _combined(matrices(scheme.m, scheme.r)[1].T, entries, platform, place + 1)
             z = z.reshape(*z.shape[:place], -1, *z.shape[place + 2 :])
     return lax.slice(z, [0] * z.ndim, problem.y_shape)
 
 
-def _kernel_block(problem: Problem, x: Array, w: Array, schemes: list[Scheme], precision) -> Array:
+def _kernel_block(problem: Problem, x: Array, w: Array, schemes: list[Scheme], precision, platform: str) -> Array:
     lw, ly = problem.layouts.w, problem.layouts.y
     steps = [axis.S for axis in problem.axes]
     tiles = [-(-axis.K // (s.m * axis.S)) for axis, s in zip(problem.axes, schemes, strict=True)]
     offsets = [s.r // s.m for s in schemes]
     extended = [t + j * (s.blocks - 1) for t, j, s in zip(tiles, offsets, schemes, strict=True)]
-    v, lv = _transformed_input(problem, x, list(zip(schemes, extended, steps, strict=True)))
+    v, lv = _transformed_input(problem, x, list(zip(schemes, extended, steps, strict=True)), platform)
     lengths = {c: step * s.m * t for c, step, s, t in zip(problem.spatial, steps, schemes, tiles, strict=True)}
     e = _pad(w, lw, {}, lengths)
     for d, (letter, scheme, count, step) in enumerate(zip(problem.spatial, schemes, tiles, steps, strict=True)):
         if scheme.n > 1:
             entries = _tiled(e, lw, letter, scheme, count, step, scheme.m)
-            e, lw = jnp.stack(_combined(matrices(scheme.m, scheme.r)[0].T, entries)), LETTERS[d] + lw
+            e, lw = _combined(matrices(scheme.m, scheme.r)[0].T, entries, platform), LETTERS[d] + lw
     shifted = []
     for block in product(*(range(s.blocks) for s in schemes)):
         part = v

@@ -1,0 +1,519 @@
+"""Measure jaxconv on the accelerator at hand, in one command of at most eight minutes: ./scripts/accelerator
+
+    ./scripts/accelerator --out FOLDER          all stages, in order of value
+    ./scripts/accelerator --only sweep          one of them; repeatable
+    ./scripts/accelerator --tiny                all of them, small, on any machine: a minute on CPU
+
+Each stage is a process of its own with a time of its own, for a fault of CUDA spoils the process that it happens in. A
+stage writes STAGE.jsonl: first a line about the machine, then one for each thing that it has measured, written through
+at once, so that what a killed run has left can be read. What sweep.jsonl holds, `scripts/fit.py fit --data` fits. Where
+PyTorch or CuPy are, the bench compares with them.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from itertools import product
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+import numpy as np
+from jax import lax
+from problems import ROWS, by_lax, name_of, random_problem
+
+from jaxconv.engines import ENGINES
+from jaxconv.engines.base import array_bytes
+from jaxconv.padding import lax_axes
+from jaxconv.planner import Wishes, candidates
+from jaxconv.primitive import contract
+from jaxconv.problem import Axis, Problem, Triple
+from jaxconv.reference import reference
+from jaxconv.tune import stopwatch
+
+SECONDS = {"env": 20, "smoke": 45, "verify": 75, "sweep": 200, "bench": 90, "nets": 45}  # of each stage
+HIGHEST = (lax.Precision.HIGHEST,) * 2
+PRECISIONS = {"default": None, "highest": HIGHEST}
+HOPELESS = 8  # an engine that takes, or is estimated at, so many times the best is called no more
+CLOSE = {"default": 2e-3, "highest": 1e-5}  # relative errors, by norm, that are no fault
+
+
+def about() -> dict:
+    """The first line of every file; `scripts/fit.py` reads it."""
+    device = jax.devices()[0]
+    return dict(platform=device.platform, device=device.device_kind, jaxlib=jaxlib.__version__, engines=list(ENGINES))
+
+
+class Lines:
+    """A file of JSON lines, each on the disk when `add` returns; and the time that its stage has."""
+
+    def __init__(self, path: Path, seconds: float):
+        self.path, self.end = path, time.monotonic() + seconds
+        path.write_text("")
+        self.add(about())
+
+    def add(self, entry) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    @property
+    def late(self) -> bool:
+        return time.monotonic() > self.end
+
+
+def operands(problem: Problem, seed: int = 0) -> tuple[jax.Array, jax.Array]:
+    """Drawn on the device; normal, cut to whole numbers for integers."""
+    keys = jax.random.split(jax.random.key(seed))
+    shapes = ((problem.x_shape, problem.dtypes.x), (problem.w_shape, problem.dtypes.w))
+    return tuple((3 * jax.random.normal(k, s)).astype(d) for k, (s, d) in zip(keys, shapes, strict=True))  # type: ignore
+
+
+def of_type(problem: Problem, dtype: str) -> Problem:
+    return replace(problem, dtypes=Triple(dtype, dtype, dtype))
+
+
+def passes(problem: Problem) -> dict[str, Problem]:
+    return {"forward": problem, "input": problem.input_pass, "kernel": problem.kernel_pass}
+
+
+def error(found, truth) -> float:
+    """Relative, by norm."""
+    found, truth = np.asarray(found, np.float64), np.asarray(truth, np.float64)
+    return float(np.linalg.norm(found - truth) / max(np.linalg.norm(truth), 1e-300))
+
+
+# ---- the stages
+
+
+def env(lines: Lines, tiny: bool) -> None:
+    """The machine, and what it can do at most."""
+    names = ("jax", "numpy", "jax-cuda13-plugin", "jax-cuda12-plugin", "nvidia-cudnn-cu13", "nvidia-cudnn-cu12")
+    lines.add({"versions": {n: v for n in (*names, "torch", "cupy") if (v := _version(n))}, "python": sys.version})
+    for command in (["nvidia-smi"], ["nvidia-smi", "-q", "-d", "CLOCK,POWER"]):
+        try:
+            text = subprocess.run(command, capture_output=True, text=True, timeout=10).stdout
+        except (OSError, subprocess.TimeoutExpired) as failure:
+            text = str(failure)
+        lines.add({"ran": " ".join(command), "said": text[:6000]})
+    numbers, side = (1 << 18, 128) if tiny else (1 << 27, 8192)
+    x = jnp.ones(numbers)
+    seconds = timed(lambda x, w: x + w, x, jnp.ones(()))
+    lines.add({"ceiling": "copy", "bytes a second": 8 * numbers / seconds})
+    for name, dtype, precision in (
+        ("float32", "float32", "highest"), ("default", "float32", None), ("bfloat16", "bfloat16", None)
+    ):  # fmt: skip
+        x = jnp.ones((side, side), dtype)
+        seconds = timed(partial(jnp.matmul, precision=precision), x, x)
+        lines.add({"ceiling": f"matrix product, {name}", "products a second": side**3 / seconds})
+    one = jax.jit(lambda x: x + 1).lower(jnp.ones(())).compile()
+    lines.add({"ceiling": "a call that does nothing", "seconds": _median(partial(_seconds, one, jnp.ones(())), 20)})
+    loop = jax.jit(lambda x: lax.fori_loop(0, 1000, lambda i, x: x * 1.5 + i, x)).lower(jnp.ones(())).compile()
+    lines.add({"ceiling": "a trip of a loop", "seconds": _median(partial(_seconds, loop, jnp.ones(())), 3) / 1000})
+
+
+def smoke(lines: Lines, tiny: bool) -> None:
+    """Every engine, pass and type on small problems, beside sums in NumPy."""
+    layers = {
+        "image": Problem(lax_axes("smoke", [13, 11], [3, 5], [1, 1], "SAME")),
+        "dense": Problem(lax_axes("smoke", [12, 12], [3, 3], [1, 1], "SAME"), n=2, c=8, m=8),
+        "strided": Problem(lax_axes("smoke", [12, 12], [3, 3], [2, 2], "SAME"), n=2, c=4, m=8),
+        "dilated": Problem(lax_axes("smoke", [12], [3], [1], "SAME", None, [2]), n=2, c=4, m=4),
+        "transposed": Problem(lax_axes("smoke", [6, 6], [3, 3], [1, 1], [(1, 2)] * 2, [2, 2]), n=2, c=4, m=4),
+        "depthwise": Problem(lax_axes("smoke", [12, 12], [3, 3], [2, 2], "SAME"), n=2, g=8),
+        "grouped": Problem(lax_axes("smoke", [12], [5], [1], "SAME"), n=2, g=4, c=4, m=4),
+        "volume": Problem(lax_axes("smoke", [6, 5, 4], [3, 3, 3], [1, 1, 1], "SAME"), n=1, c=4, m=4),
+        "convolution": Problem((Axis(64, 17, 80, D=-1),)),
+    }
+    kinds = ["float32", "bfloat16"] if tiny else ["float32", "bfloat16", "float16", "float64", "complex64", "int32"]
+    names = list(layers)[:3] if tiny else list(layers)
+    for dtype, name in product(kinds, names):
+        for which, problem in passes(of_type(layers[name], dtype)).items():
+            if lines.late:
+                return lines.add({"stopped": "its time was over"})
+            wide = dtype == "float64"
+            with jax.enable_x64(True) if wide else nullcontext():
+                x, w = operands(problem)
+                truth = reference(problem, *(np.asarray(a, _exact(dtype)) for a in (x, w)))
+                for engine in ENGINES:
+                    if ENGINES[engine].refusal(problem, jax.default_backend()):
+                        continue
+                    entry = {"smoke": name, "pass": which, "dtype": dtype, "engine": engine}
+                    try:
+                        y = jax.jit(partial(contract, problem, wishes=Wishes(engine, precision=HIGHEST)))(x, w)
+                        y = np.asarray(y, _exact(dtype))
+                        entry["error"] = error(y.real, truth.real) + error(y.imag, truth.imag) * (dtype == "complex64")
+                    except Exception as failure:  # it is to be told, and the others are to run
+                        entry["failed"] = f"{type(failure).__name__}: {str(failure)[:300]}"
+                    lines.add(entry)
+    return None
+
+
+def verify(lines: Lines, tiny: bool) -> None:
+    """The identities at full precision; the rows' errors; where a NaN goes."""
+    from jaxconv.identities.catalogue import CATALOGUE
+    from jaxconv.identities.report import verify as certify
+
+    for identity in CATALOGUE[:: max(1, len(CATALOGUE) // (3 if tiny else 20))]:
+        if time.monotonic() > lines.end - 30 * (not tiny):
+            break
+        report = certify(identities=[identity], engines=["auto"], dtypes=["float32"])
+        lines.add({"identity": identity.name, "holds": report.holds, "said": [str(d)[:500] for d in report.diagnoses]})
+    rows = [p for p in ROWS if p.products < (1e6 if tiny else 3e8)]
+    for problem in rows[:: 12 if tiny else 3]:
+        x, w = operands(problem)
+        truth = _in_double(problem, x, w)
+        for engine, (word, precision) in product(ENGINES, PRECISIONS.items()):
+            if lines.late:
+                return lines.add({"stopped": "its time was over"})
+            if ENGINES[engine].refusal(problem, jax.default_backend()):
+                continue
+            y = jax.jit(partial(contract, problem, wishes=Wishes(engine, precision=precision)))(x, w)
+            found = error(y, truth)
+            limit = CLOSE["default" if jax.default_backend() != "cpu" and word == "default" else "highest"]
+            lines.add({"row": name_of(problem), "engine": engine, "precision": word, "error": found,
+                       "fault": not found < limit})  # fmt: skip
+    for problem in (of_type(p, "float32") for p in (rows[0], *[p for p in rows if p.g * p.c > 1][:2])):
+        x, w = operands(problem)
+        at = tuple(n // 2 for n in problem.x_shape)
+        reached = np.asarray(by_lax(problem)(jnp.zeros_like(x).at[at].set(1), jnp.ones_like(w))) > 0.5
+        for engine in ENGINES:
+            if not ENGINES[engine].refusal(problem, jax.default_backend()) and ENGINES[engine].elementwise(problem):
+                wishes = Wishes(engine, accuracy="elementwise", precision=HIGHEST)
+                y = jax.jit(partial(contract, problem, wishes=wishes))(x.at[at].set(jnp.nan), w)
+                lines.add({"not a number": name_of(problem), "engine": engine,
+                           "stays": bool((np.isnan(np.asarray(y)) == reached).all())})  # fmt: skip
+    return None
+
+
+def sweep(lines: Lines, tiny: bool) -> None:
+    """The times of the engines, as scripts/fit.py reads them: [seed, problem, seconds by engine, precision]."""
+    kinds = [("float32", None), ("float32", HIGHEST), ("bfloat16", None)]
+    seeds = [*range(-len(ROWS), 0, 30 if tiny else 2), *range(0 if tiny else 60)]
+    jobs = [(seed, dtype, p) for seed in seeds for dtype, p in (kinds[:1] if tiny else kinds)]
+    with ThreadPoolExecutor(min(12, os.cpu_count() or 1)) as pool:
+        ready: list = []  # compiled in threads, a few ahead of what is timed
+        left = iter(jobs)
+        while not lines.late:
+            while len(ready) < 6 and (job := next(left, None)):
+                ready.append((job, pool.submit(_watches, job)))
+            if not ready:
+                return None
+            (seed, _, precision), future = ready.pop(0)
+            problem, watches = future.result()
+            times: dict[str, float] = {}
+            for name, watch in watches.items():
+                first = watch()
+                if first < HOPELESS * min([first, *times.values()]):
+                    times[name] = _median(watch, 2 if tiny else 4, first)
+                else:
+                    times[name] = first
+            lines.add([seed, repr(problem), times, precision and [p.name.lower() for p in precision]])
+        pool.shutdown(cancel_futures=True)
+    return lines.add([None, "its time was over", {}])
+
+
+def _watches(job) -> tuple[Problem, dict[str, Callable[[], float]]]:
+    """The programs of the engines that may be best, the likeliest first."""
+    seed, dtype, precision = job
+    problem = ROWS[seed] if seed < 0 else of_type(random_problem(seed), dtype)
+    problem = of_type(problem, dtype) if seed < 0 else problem
+    x, w = operands(problem)
+    answers = candidates(problem, Wishes(precision=precision), jax.default_backend())
+    seconds = {c.engine.name: c.seconds for c in answers if c.seconds is not None}
+    able = [name for name, estimate in seconds.items() if estimate <= HOPELESS * min(seconds.values())]
+    return problem, {
+        name: stopwatch(partial(contract, problem, wishes=Wishes(name, precision=precision)), x, w) for name in able
+    }
+
+
+def bench(lines: Lines, tiny: bool) -> None:
+    """The planner's choice beside lax, PyTorch and CuPy: seconds on the device, bytes between, a call from outside."""
+    kinds = [("float32", "default"), ("float32", "highest"), ("bfloat16", "default")]
+    rows = ROWS[:: 40 if tiny else 1]
+    for (dtype, word), problem in product(kinds[:1] if tiny else kinds, rows):
+        if lines.late:
+            return lines.add({"stopped": "its time was over"})
+        problem = of_type(problem, dtype)
+        x, w = operands(problem)
+        entry: dict = {"row": name_of(problem), "dtype": dtype, "precision": word, "bytes": array_bytes(problem)}
+        calls = {
+            "jaxconv": partial(contract, problem, wishes=Wishes(precision=PRECISIONS[word])),
+            "lax": by_lax(problem),
+        }
+        with jax.default_matmul_precision("highest") if word == "highest" else nullcontext():
+            for name, f in calls.items():
+                try:
+                    entry[name] = _median(stopwatch(f, x, w), 3)
+                    done = jax.jit(f).lower(x, w).compile()
+                    entry[f"{name}, bytes between"] = done.memory_analysis().temp_size_in_bytes
+                    entry[f"{name}, from outside"] = _median(partial(_seconds, done, x, w), 5)
+                except Exception as failure:
+                    entry[f"{name} failed"] = f"{type(failure).__name__}: {str(failure)[:300]}"
+        for name, peer in (("torch", _by_torch), ("cupy", _by_cupy)):
+            try:
+                entry[name] = peer(problem, word)
+            except ImportError:
+                continue
+            except Exception as failure:
+                entry[f"{name} failed"] = f"{type(failure).__name__}: {str(failure)[:300]}"
+        lines.add(entry)
+    return None
+
+
+def _by_torch(problem: Problem, word: str) -> float | None:
+    """Channels last, cuDNN's own search, and the same products: TF32 unless the precision is 'highest'."""
+    import torch
+    from problems import pass_of
+
+    layer, which = pass_of(problem)
+    d, axes = len(layer.axes), layer.axes
+    pads = [(a.p, a.S * (a.O - 1) + abs(a.D) * (a.K - 1) - a.p - (a.I - 1)) for a in axes]
+    if any(a.L != 1 or a.D < 0 for a in axes) or any(low != high or low < 0 for low, high in pads):
+        return None
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = word != "highest"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    last = {2: torch.channels_last, 3: torch.channels_last_3d}.get(d)
+    dtype = getattr(torch, problem.dtypes.x)
+
+    def drawn(*shape):
+        array = torch.randn(*shape, device=device, dtype=dtype)
+        return array.contiguous(memory_format=last) if last else array
+
+    x = drawn(layer.n, layer.g * layer.c, *(a.I for a in axes))
+    w = drawn(layer.g * layer.m, layer.c, *(a.K for a in axes))
+    dy = drawn(layer.n, layer.g * layer.m, *(a.O for a in axes))
+    how = ([a.S for a in axes], [low for low, _ in pads], [a.D for a in axes])
+    if which == "forward":
+        call = partial((torch.conv1d, torch.conv2d, torch.conv3d)[d - 1], x, w, None, *how, layer.g)
+    else:
+        mask = [which == "input", which == "kernel", False]
+        call = partial(torch.ops.aten.convolution_backward, dy, x, w, None, *how, False, [0] * d, layer.g, mask)
+    return _of_calls(call, torch.cuda.synchronize if device == "cuda" else lambda: None)
+
+
+def _by_cupy(problem: Problem, word: str) -> float | None:
+    """Its direct filter for one image, or its FFT, whichever is faster."""
+    import cupy
+    from cupyx.scipy import ndimage, signal
+
+    if problem.n * problem.g * problem.c * problem.m > 1 or problem.dtypes.x != "float32":
+        return None
+    x, w = (
+        cupy.random.standard_normal([a for a in s if a > 1], dtype="float32")
+        for s in (problem.x_shape, problem.w_shape)
+    )
+    if x.ndim != w.ndim:
+        return None
+    calls = [lambda: signal.fftconvolve(x, w, "same")]
+    if problem.taps < 3000:
+        calls.append(lambda: ndimage.convolve(x, w, mode="constant"))
+    return min(_of_calls(call, cupy.cuda.Device().synchronize) for call in calls)
+
+
+def nets(lines: Lines, tiny: bool) -> None:
+    """A training step of a small residual network, by jaxconv, by lax and by PyTorch."""
+    images, width, size, depth = (2, 8, 8, 1) if tiny else (256, 64, 32, 8)
+    from jaxconv.lax import conv_general_dilated
+
+    for dtype in ["float32"] if tiny else ["float32", "bfloat16"]:
+        keys = jax.random.split(jax.random.key(0), 2 * depth + 1)
+        x = jax.random.normal(keys[0], (images, size, size, width), dtype)
+        kernels = [
+            (jax.random.normal(k, (3, 3, width, width)) * 0.05, jax.random.normal(d, (3, 3, 1, width)) * 0.3)
+            for k, d in zip(keys[1::2], keys[2::2], strict=True)
+        ]
+
+        def step(convolution, kernels, x):
+            def loss(kernels, x):
+                for dense, depthwise in kernels:
+                    for w, groups in ((dense, 1), (depthwise, x.shape[-1])):
+                        how = dict(dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups)
+                        y = convolution(x, w.astype(x.dtype), (1, 1), "SAME", **how)
+                        x = x + jax.nn.relu(y)
+                return (x.astype(jnp.float32) ** 2).mean()
+
+            value, slopes = jax.value_and_grad(loss)(kernels, x)
+            return value, jax.tree.map(lambda w, g: w - 0.1 * g, kernels, slopes)
+
+        entry: dict = {"net": f"{depth} blocks, {width} channels", "images": images, "dtype": dtype}
+        for name, convolution in (("jaxconv", conv_general_dilated), ("lax", lax.conv_general_dilated)):
+            start = time.perf_counter()
+            done = jax.jit(partial(step, convolution)).lower(kernels, x).compile()
+            entry[f"{name}, compile"] = time.perf_counter() - start
+            entry[name] = _median(partial(_seconds, done, kernels, x), 10)
+            entry[f"{name}, bytes between"] = done.memory_analysis().temp_size_in_bytes
+        with suppress(ImportError):
+            entry |= _net_by_torch(images, width, size, depth, dtype)
+        lines.add(entry)
+
+
+def _net_by_torch(images: int, width: int, size: int, depth: int, dtype: str) -> dict:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    last = dict(memory_format=torch.channels_last)
+    x = torch.randn(images, width, size, size, device=device, dtype=getattr(torch, dtype)).contiguous(**last)
+    kernels = []
+    for _ in range(depth):
+        kernels += [torch.randn(width, width, 3, 3, device=device) * 0.05, torch.randn(width, 1, 3, 3, device=device)]
+    for w in kernels:
+        w.requires_grad_()
+
+    def step():
+        y = x
+        for w in kernels:
+            groups = width // w.shape[1]
+            y = y + torch.relu(torch.conv2d(y, w.to(y.dtype).contiguous(**last), None, 1, 1, 1, groups))
+        (y.float() ** 2).mean().backward()
+        with torch.no_grad():
+            for w in kernels:
+                w -= 0.1 * w.grad
+                w.grad = None
+
+    seconds = _of_calls(step, torch.cuda.synchronize if device == "cuda" else lambda: None)
+    most = torch.cuda.max_memory_allocated() if device == "cuda" else None
+    return {"torch": seconds, "torch, bytes at most": most}
+
+
+# ---- time
+
+
+def timed(f: Callable, x, w) -> float:
+    return _median(stopwatch(f, x, w), 3)
+
+
+def _median(watch: Callable[[], float], count: int, *more: float) -> float:
+    return statistics.median([*more, *(watch() for _ in range(count))])
+
+
+def _seconds(call: Callable, *args) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(call(*args))
+    return time.perf_counter() - start
+
+
+def _of_calls(call: Callable, wait: Callable[[], object]) -> float:
+    """Seconds of one call of a library that does not wait for the device: the median of three times 20, if short."""
+
+    def once(repeated: int) -> float:
+        start = time.perf_counter()
+        for _ in range(repeated):
+            call()
+        wait()
+        return (time.perf_counter() - start) / repeated
+
+    once(2)
+    return _median(partial(once, max(1, min(20, int(0.1 / once(1))))), 3)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _exact(dtype: str) -> type:
+    return np.complex128 if dtype == "complex64" else np.int64 if dtype == "int32" else np.float64
+
+
+def _in_double(problem: Problem, x, w) -> np.ndarray:
+    """lax's own sum on the processor."""
+    with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
+        arrays = (jnp.asarray(np.asarray(a), jnp.float64) for a in (x, w))
+        return np.asarray(by_lax(of_type(problem, "float64"))(*arrays))
+
+
+# ---- the whole
+
+
+def entries(path: Path) -> Iterator:
+    """What a file holds; a last line that is not whole is left away."""
+    if path.exists():
+        for line in path.read_text().splitlines()[1:]:
+            try:
+                yield json.loads(line)
+            except ValueError:
+                return
+
+
+def summary(out: Path) -> str:
+    """What is worth reading first, of all files."""
+    lines = [f"{about()['device']}, jax {jax.__version__}, {platform.node()}"]
+    of = {stage: [*entries(out / f"{stage}.jsonl")] for stage in SECONDS}
+    lines += [f"{stage}: {len(found)} lines" for stage, found in of.items()]
+    lines += [str(e) for e in of["env"] if "ceiling" in e]
+    wrong = [e for e in of["smoke"] if "failed" in e or e.get("error", 0) > 0.05]
+    wrong += [e for e in of["verify"] if e.get("fault") or e.get("holds") is False or e.get("stays") is False]
+    lines += [f"WRONG {e}" for e in wrong[:20]] or ["nothing was wrong"]
+    for word, dtype in (("default", "float32"), ("highest", "float32"), ("default", "bfloat16")):
+        rows = [e for e in of["bench"] if (e.get("precision"), e.get("dtype")) == (word, dtype)]
+        for peer in ("lax", "torch", "cupy"):
+            ratios = sorted((e[peer] / e["jaxconv"], e["row"]) for e in rows if e.get(peer) and e.get("jaxconv"))
+            if ratios:
+                mean = float(np.exp(np.mean([np.log(r) for r, _ in ratios])))
+                worst = "; ".join(f"{row} {r:.2f}" for r, row in ratios[:5])
+                lines.append(f"{dtype}, {word}: {mean:.2f} of {peer} over {len(ratios)} rows; least: {worst}")
+    lines += [str(e) for e in of["nets"]]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "out/accelerator")))
+    parser.add_argument("--only", choices=SECONDS, action="append", help="a stage; repeatable")
+    parser.add_argument("--tiny", action="store_true", help="small, on any machine")
+    parser.add_argument("--stage", choices=SECONDS, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    slow = 10 if given.tiny else 1  # any processor
+    seconds = {stage: slow * most for stage, most in SECONDS.items()}
+    if given.stage:
+        lines = Lines(given.out / f"{given.stage}.jsonl", 0.9 * seconds[given.stage])
+        globals()[given.stage](lines, given.tiny)
+        return 0
+    if not given.tiny and jax.default_backend() == "cpu":
+        print(
+            "scripts/accelerator: JAX sees no accelerator here, only the processor. Install jax with the plugin of the "
+            "accelerator (jax[cuda13]), or see the stages run with --tiny.",
+            file=sys.stderr,
+        )
+        return 2
+    failed = []
+    for stage in given.only or SECONDS:
+        variables = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        if stage == "verify":
+            variables["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
+        command = [sys.executable, __file__, "--stage", stage, "--out", given.out, *["--tiny"] * given.tiny]
+        start, why = time.monotonic(), ""
+        try:
+            done = subprocess.run(command, env=variables, timeout=seconds[stage], capture_output=True, text=True)
+            why = f"exit {done.returncode}: {done.stderr[-1500:]}" if done.returncode else ""
+        except subprocess.TimeoutExpired:
+            why = f"cut off after {seconds[stage]} s; what it had measured is kept"
+        failed += [stage] * bool(why)
+        print(f"{stage}: {time.monotonic() - start:.0f} s {why}", flush=True)
+    part = given.out / "summary.txt.part"
+    part.write_text(text := summary(given.out))
+    os.replace(part, given.out / "summary.txt")
+    print(text)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
