@@ -190,8 +190,8 @@ def test_a_wrong_backend_is_named(monkeypatch, wrong):
     """Identity, engine, pass and smallest failing shape."""
     true = engines.ENGINES["fft"].run
 
-    def run(problem, x, w, precision=None):
-        y = true(problem, x, w, precision)
+    def run(problem, x, w, precision=None, platform="cpu"):
+        y = true(problem, x, w, precision, platform)
         if problem.axes[0].I < 10:  # small ones are right
             return y
         if wrong == "raises":
@@ -214,8 +214,8 @@ def test_a_wrong_backend_is_named(monkeypatch, wrong):
 def test_a_wrong_pass_is_named(monkeypatch):
     true = engines.ENGINES["shifts"].run
 
-    def run(problem, x, w, precision=None):
-        y = true(problem, x, w, precision)
+    def run(problem, x, w, precision=None, platform="cpu"):
+        y = true(problem, x, w, precision, platform)
         return y + 1 if problem.axes and problem.axes[0].p < 0 and problem.axes[0].D < 0 else y  # an input pass
 
     monkeypatch.setitem(engines.ENGINES, "gemm", replace(engines.ENGINES["gemm"], run=run))
