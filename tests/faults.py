@@ -161,9 +161,9 @@ FAULTS = [
     F("dropped outputs: the last of a block of images", "engines.phases:_images_features", "min(M // axis.D, axis.K)", "min(M // axis.D, axis.K) - (axis.K > 2)", "zeros in the kernel"),
     # ---- direct
     F("direct, off by one: the high pad", "engines.direct:_high", "axis.L * (axis.I - 1)", "axis.L * (axis.I - 1) - 1", "autocorrelation"),
-    F("direct, low and high changed places", "engines.direct:run", "(axis.p, _high(axis))", "(_high(axis), axis.p)", "layers and their gradients"),
-    F("direct, swapped strides: of the axes", "engines.direct:run", "[axis.S for axis in problem.axes]", "[axis.S for axis in problem.axes[::-1]]", "per-example gradients"),
-    F("direct, swapped dilations: of the axes", "engines.direct:run", "[axis.D for axis in problem.axes]", "[axis.D for axis in problem.axes[::-1]]", "zeros in the kernel"),
+    F("direct, low and high changed places", "engines.direct:_convolved", "(axis.p, _high(axis))", "(_high(axis), axis.p)", "layers and their gradients"),
+    F("direct, swapped strides: of the axes", "engines.direct:_convolved", "[axis.S for axis in problem.axes]", "[axis.S for axis in problem.axes[::-1]]", "per-example gradients"),
+    F("direct, swapped dilations: of the axes", "engines.direct:_convolved", "[axis.D for axis in problem.axes]", "[axis.D for axis in problem.axes[::-1]]", "zeros in the kernel"),
     F("direct, a transposed group", "engines.direct:_split", '"gm"', '"mg"', "groups"),
     F("direct, a flip too few", "engines.direct:run", "oriented(problem, w, +1)", "oriented(problem, w[tuple(slice(None, None, -1) if c in problem.spatial else slice(None) for c in problem.layouts.w)], +1)", "autocorrelation"),
     # ---- shifts

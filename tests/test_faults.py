@@ -14,6 +14,9 @@ def test_there_are_many_faults_each_of_its_own():
     assert len(FAULTS) >= 60
     assert len({f.what for f in FAULTS}) == len(FAULTS)
     assert len({(f.where, f.right, f.wrong) for f in FAULTS}) == len(FAULTS)
+    for fault in FAULTS:
+        with planted(fault):  # the text that it changes stands where it says
+            pass
 
 
 @pytest.mark.sampled(6)
