@@ -2,6 +2,7 @@
 
     ./scripts/accelerator --out FOLDER          all stages, in order of value
     ./scripts/accelerator --only sweep          one of them; repeatable
+    ./scripts/accelerator --seconds 300         in less time than eight minutes
     ./scripts/accelerator --tiny                all of them, small, on any machine: a minute on CPU
 
 Each stage is a process of its own with a time of its own, for a fault of CUDA spoils the process that it happens in. A
@@ -18,21 +19,22 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import nullcontext, suppress
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
-from itertools import product
+from itertools import islice, product, zip_longest
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import jax
 import jax.numpy as jnp
 import jaxlib
 import numpy as np
 from jax import lax
-from problems import ROWS, by_lax, name_of, random_problem
+from problems import LARGE, ROWS, by_lax, name_of, random_problem
 
 from jaxconv.engines import ENGINES
 from jaxconv.engines.base import array_bytes
@@ -45,7 +47,9 @@ from jaxconv.tune import stopwatch
 
 SECONDS = {"env": 20, "smoke": 45, "verify": 75, "sweep": 200, "bench": 90, "nets": 45}  # of each stage
 HIGHEST = (lax.Precision.HIGHEST,) * 2
-PRECISIONS = {"default": None, "highest": HIGHEST}
+PRECISIONS = {"default": (lax.Precision.DEFAULT,) * 2, "highest": HIGHEST}
+QUICK = ("smoke", "verify", "sweep")  # without Triton's products, of which XLA compiles dozens to choose one
+THREADS = min(12, os.cpu_count() or 1)
 HOPELESS = 8  # an engine that takes, or is estimated at, so many times the best is called no more
 CLOSE = {"default": 2e-3, "highest": 1e-5}  # relative errors, by norm, that are no fault
 
@@ -75,11 +79,41 @@ class Lines:
         return time.monotonic() > self.end
 
 
-def operands(problem: Problem, seed: int = 0) -> tuple[jax.Array, jax.Array]:
-    """Drawn on the device; normal, cut to whole numbers for integers."""
-    keys = jax.random.split(jax.random.key(seed))
+def in_batches(lines: Lines, jobs: Iterable, make: Callable) -> Iterator[tuple]:
+    """(job, what `make` makes of it, or the failure): a batch is made in threads before any of it is given out.
+
+    What compiles while another is timed would falsify the time. What is not made when the stage's time is over is
+    left away.
+    """
+    left, pool = iter(jobs), ThreadPoolExecutor(THREADS)
+    while batch := [*islice(left, THREADS)]:
+        futures = {pool.submit(make, job): job for job in batch}
+        done = wait(futures, timeout=max(0.0, lines.end - time.monotonic())).done
+        for future in (f for f in futures if f in done):
+            yield futures[future], future.exception() or future.result()
+        if lines.late:
+            lines.add({"stopped": f"its time was over; {len(futures) - len(done)} of a batch were still compiling"})
+            break
+    pool.shutdown(wait=False, cancel_futures=True)
+
+
+def failed(failure: BaseException) -> str:
+    return f"{type(failure).__name__}: {str(failure)[:300]}"
+
+
+@cache
+def _normal() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((1 << 20) + 7, np.float32)
+
+
+def operands(problem: Problem) -> tuple[jax.Array, jax.Array]:
+    """Normal numbers, repeated where there are more than a million; cut to whole numbers for integers.
+
+    Drawn on the host: what draws on the device would have to be compiled for each shape.
+    """
     shapes = ((problem.x_shape, problem.dtypes.x), (problem.w_shape, problem.dtypes.w))
-    return tuple((3 * jax.random.normal(k, s)).astype(d) for k, (s, d) in zip(keys, shapes, strict=True))  # type: ignore
+    (x, x_type), (w, w_type) = ((np.resize(3 * _normal()[i:], shape), dtype) for i, (shape, dtype) in enumerate(shapes))
+    return jax.device_put(x.astype(x_type)), jax.device_put(w.astype(w_type))
 
 
 def of_type(problem: Problem, dtype: str) -> Problem:
@@ -109,7 +143,7 @@ def env(lines: Lines, tiny: bool) -> None:
         except (OSError, subprocess.TimeoutExpired) as failure:
             text = str(failure)
         lines.add({"ran": " ".join(command), "said": text[:6000]})
-    numbers, side = (1 << 18, 128) if tiny else (1 << 27, 8192)
+    numbers, side = (1 << 18, 128) if tiny else (1 << 27, 4096)
     x = jnp.ones(numbers)
     seconds = timed(lambda x, w: x + w, x, jnp.ones(()))
     lines.add({"ceiling": "copy", "bytes a second": 8 * numbers / seconds})
@@ -119,6 +153,10 @@ def env(lines: Lines, tiny: bool) -> None:
         x = jnp.ones((side, side), dtype)
         seconds = timed(partial(jnp.matmul, precision=precision), x, x)
         lines.add({"ceiling": f"matrix product, {name}", "products a second": side**3 / seconds})
+    for side in (64, 63) if tiny else (1024, 1050, 1080, 1120, 1152):
+        x = jnp.ones((side, side))
+        seconds = timed(lambda x, w: jnp.fft.irfft2(jnp.fft.rfft2(x), x.shape) * w, x, jnp.ones(()))
+        lines.add({"ceiling": f"transforms of {side} and back", "seconds": seconds})
     one = jax.jit(lambda x: x + 1).lower(jnp.ones(())).compile()
     lines.add({"ceiling": "a call that does nothing", "seconds": _median(partial(_seconds, one, jnp.ones(())), 20)})
     loop = jax.jit(lambda x: lax.fori_loop(0, 1000, lambda i, x: x * 1.5 + i, x)).lower(jnp.ones(())).compile()
@@ -140,26 +178,27 @@ def smoke(lines: Lines, tiny: bool) -> None:
     }
     kinds = ["float32", "bfloat16"] if tiny else ["float32", "bfloat16", "float16", "float64", "complex64", "int32"]
     names = list(layers)[:3] if tiny else list(layers)
-    for dtype, name in product(kinds, names):
-        for which, problem in passes(of_type(layers[name], dtype)).items():
-            if lines.late:
-                return lines.add({"stopped": "its time was over"})
-            wide = dtype == "float64"
-            with jax.enable_x64(True) if wide else nullcontext():
-                x, w = operands(problem)
-                truth = reference(problem, *(np.asarray(a, _exact(dtype)) for a in (x, w)))
-                for engine in ENGINES:
-                    if ENGINES[engine].refusal(problem, jax.default_backend()):
-                        continue
-                    entry = {"smoke": name, "pass": which, "dtype": dtype, "engine": engine}
-                    try:
-                        y = jax.jit(partial(contract, problem, wishes=Wishes(engine, precision=HIGHEST)))(x, w)
-                        y = np.asarray(y, _exact(dtype))
-                        entry["error"] = error(y.real, truth.real) + error(y.imag, truth.imag) * (dtype == "complex64")
-                    except Exception as failure:  # it is to be told, and the others are to run
-                        entry["failed"] = f"{type(failure).__name__}: {str(failure)[:300]}"
-                    lines.add(entry)
-    return None
+
+    def run(job) -> float:
+        dtype, name, which, engine = job
+        problem = passes(of_type(layers[name], dtype))[which]
+        with jax.enable_x64(dtype == "float64"):
+            x, w = operands(problem)
+            truth = reference(problem, *(np.asarray(a, _exact(dtype)) for a in (x, w)))
+            y = jax.jit(partial(contract, problem, wishes=Wishes(engine, precision=HIGHEST)))(x, w)
+            y = np.asarray(y, _exact(dtype))
+            return error(y.real, truth.real) + error(y.imag, truth.imag) * (dtype == "complex64")
+
+    jobs = [
+        (dtype, name, which, engine)
+        for dtype, name in product(kinds, names)
+        for which, problem in passes(of_type(layers[name], dtype)).items()
+        for engine in ENGINES
+        if not ENGINES[engine].refusal(problem, jax.default_backend())
+    ]
+    for (dtype, name, which, engine), found in in_batches(lines, jobs, run):
+        result = {"failed": failed(found)} if isinstance(found, BaseException) else {"error": found}
+        lines.add({"smoke": name, "pass": which, "dtype": dtype, "engine": engine} | result)
 
 
 def verify(lines: Lines, tiny: bool) -> None:
@@ -167,111 +206,121 @@ def verify(lines: Lines, tiny: bool) -> None:
     from jaxconv.identities.catalogue import CATALOGUE
     from jaxconv.identities.report import verify as certify
 
-    for identity in CATALOGUE[:: max(1, len(CATALOGUE) // (3 if tiny else 20))]:
-        if time.monotonic() > lines.end - 30 * (not tiny):
-            break
-        report = certify(identities=[identity], engines=["auto"], dtypes=["float32"])
-        lines.add({"identity": identity.name, "holds": report.holds, "said": [str(d)[:500] for d in report.diagnoses]})
+    platform = jax.default_backend()
+    limits = CLOSE if platform != "cpu" else dict.fromkeys(CLOSE, CLOSE["highest"])
     rows = [p for p in ROWS if p.products < (1e6 if tiny else 3e8)]
-    for problem in rows[:: 12 if tiny else 3]:
+    truths = {p: _in_double(p, *operands(p)) for p in rows[:: 12 if tiny else 4]}
+
+    def run(job) -> dict:
+        what, problem, engine, word = job
+        if what == "identity":
+            report = certify(identities=[problem], engines=["auto"], dtypes=["float32"])
+            return {"holds": report.holds, "said": [str(d)[:500] for d in report.diagnoses]}
         x, w = operands(problem)
-        truth = _in_double(problem, x, w)
-        for engine, (word, precision) in product(ENGINES, PRECISIONS.items()):
-            if lines.late:
-                return lines.add({"stopped": "its time was over"})
-            if ENGINES[engine].refusal(problem, jax.default_backend()):
-                continue
-            y = jax.jit(partial(contract, problem, wishes=Wishes(engine, precision=precision)))(x, w)
-            found = error(y, truth)
-            limit = CLOSE["default" if jax.default_backend() != "cpu" and word == "default" else "highest"]
-            lines.add({"row": name_of(problem), "engine": engine, "precision": word, "error": found,
-                       "fault": not found < limit})  # fmt: skip
-    for problem in (of_type(p, "float32") for p in (rows[0], *[p for p in rows if p.g * p.c > 1][:2])):
-        x, w = operands(problem)
+        if what == "row":
+            y = jax.jit(partial(contract, problem, wishes=Wishes(engine, precision=PRECISIONS[word])))(x, w)
+            found = error(y, truths[problem])
+            return {"engine": engine, "precision": word, "error": found, "fault": not found < limits[word]}
         at = tuple(n // 2 for n in problem.x_shape)
         reached = np.asarray(by_lax(problem)(jnp.zeros_like(x).at[at].set(1), jnp.ones_like(w))) > 0.5
-        for engine in ENGINES:
-            if not ENGINES[engine].refusal(problem, jax.default_backend()) and ENGINES[engine].elementwise(problem):
-                wishes = Wishes(engine, accuracy="elementwise", precision=HIGHEST)
-                y = jax.jit(partial(contract, problem, wishes=wishes))(x.at[at].set(jnp.nan), w)
-                lines.add({"not a number": name_of(problem), "engine": engine,
-                           "stays": bool((np.isnan(np.asarray(y)) == reached).all())})  # fmt: skip
-    return None
+        wishes = Wishes(engine, accuracy="elementwise", precision=HIGHEST)
+        y = jax.jit(partial(contract, problem, wishes=wishes))(x.at[at].set(jnp.nan), w)
+        return {"engine": engine, "stays": bool((np.isnan(np.asarray(y)) == reached).all())}
+
+    identities = [("identity", i, "", "") for i in CATALOGUE[:: max(1, len(CATALOGUE) // (3 if tiny else 20))]]
+    able = [("row", p, e, word) for p, e, word in product(truths, ENGINES, PRECISIONS)]
+    local = [("not a number", p, e, "") for p in (rows[0], *[p for p in rows if p.g * p.c > 1][:2]) for e in ENGINES]
+    jobs = [
+        (what, p, e, word)
+        for what, p, e, word in able + local
+        if not ENGINES[e].refusal(p, platform) and (what == "row" or ENGINES[e].elementwise(p))
+    ]
+    for (what, problem, *_), found in in_batches(lines, [*jobs, *identities], run):
+        name = problem.name if what == "identity" else name_of(problem)
+        lines.add({what: name} | ({"failed": failed(found)} if isinstance(found, BaseException) else found))
 
 
 def sweep(lines: Lines, tiny: bool) -> None:
     """The times of the engines, as scripts/fit.py reads them: [seed, problem, seconds by engine, precision]."""
-    kinds = [("float32", None), ("float32", HIGHEST), ("bfloat16", None)]
-    seeds = [*range(-len(ROWS), 0, 30 if tiny else 2), *range(0 if tiny else 60)]
-    jobs = [(seed, dtype, p) for seed in seeds for dtype, p in (kinds[:1] if tiny else kinds)]
-    with ThreadPoolExecutor(min(12, os.cpu_count() or 1)) as pool:
-        ready: list = []  # compiled in threads, a few ahead of what is timed
-        left = iter(jobs)
-        while not lines.late:
-            while len(ready) < 6 and (job := next(left, None)):
-                ready.append((job, pool.submit(_watches, job)))
-            if not ready:
-                return None
-            (seed, _, precision), future = ready.pop(0)
-            problem, watches = future.result()
-            times: dict[str, float] = {}
-            for name, watch in watches.items():
+    large, rows = ([(-1, p) for p in some] for some in (LARGE, ROWS))
+    drawn = [(seed, random_problem(seed, scale)) for seed, scale in product(range(200), (1, 32))]
+    kinds = [("float32", HIGHEST), ("bfloat16", None)]
+    jobs = [
+        (seed, of_type(problem, dtype), precision)
+        for i, (seed, problem) in enumerate([*rows[::30]] if tiny else _in_turns(large, rows[::2], drawn))
+        for dtype, precision in [("float32", None), *[kinds[i % 2]] * (not tiny)]
+    ]
+    for (seed, problem, precision), watches in in_batches(lines, jobs, _watches):
+        times, notes = {}, {}
+        if isinstance(watches, BaseException):
+            watches, notes["failed"] = {}, failed(watches)
+        for name, (watch, notes[f"{name}, to compile"]) in watches.items():
+            try:
                 first = watch()
-                if first < HOPELESS * min([first, *times.values()]):
-                    times[name] = _median(watch, 2 if tiny else 4, first)
-                else:
-                    times[name] = first
-            lines.add([seed, repr(problem), times, precision and [p.name.lower() for p in precision]])
-        pool.shutdown(cancel_futures=True)
-    return lines.add([None, "its time was over", {}])
+                far = first > HOPELESS * min([first, *times.values()])
+                times[name] = first if far else _median(watch, 2 if tiny else 4)
+            except Exception as failure:
+                notes[f"{name} failed"] = failed(failure)
+        lines.add([seed, repr(problem), times, precision and [p.name.lower() for p in precision], notes])
 
 
-def _watches(job) -> tuple[Problem, dict[str, Callable[[], float]]]:
-    """The programs of the engines that may be best, the likeliest first."""
-    seed, dtype, precision = job
-    problem = ROWS[seed] if seed < 0 else of_type(random_problem(seed), dtype)
-    problem = of_type(problem, dtype) if seed < 0 else problem
+def _in_turns(*lists: list) -> list:
+    return [one for some in zip_longest(*lists) for one in some if one is not None]
+
+
+def _watches(job) -> dict[str, tuple[Callable[[], float], float]]:
+    """The programs of the engines that may be best, the likeliest first, and the seconds that each took to compile."""
+    _, problem, precision = job
     x, w = operands(problem)
     answers = candidates(problem, Wishes(precision=precision), jax.default_backend())
     seconds = {c.engine.name: c.seconds for c in answers if c.seconds is not None}
     able = [name for name, estimate in seconds.items() if estimate <= HOPELESS * min(seconds.values())]
-    return problem, {
-        name: stopwatch(partial(contract, problem, wishes=Wishes(name, precision=precision)), x, w) for name in able
-    }
+    found = {}
+    for name in able:
+        start = time.monotonic()
+        watch = stopwatch(partial(contract, problem, wishes=Wishes(name, precision=precision)), x, w)
+        found[name] = watch, time.monotonic() - start
+    return found
 
 
 def bench(lines: Lines, tiny: bool) -> None:
     """The planner's choice beside lax, PyTorch and CuPy: seconds on the device, bytes between, a call from outside."""
-    kinds = [("float32", "default"), ("float32", "highest"), ("bfloat16", "default")]
-    rows = ROWS[:: 40 if tiny else 1]
-    for (dtype, word), problem in product(kinds[:1] if tiny else kinds, rows):
-        if lines.late:
-            return lines.add({"stopped": "its time was over"})
+    kinds = [("float32", "default"), ("float32", "highest"), ("bfloat16", "default")][: 1 if tiny else 3]
+    rows = ROWS[::40] if tiny else [*LARGE, *ROWS]
+
+    def wishes(word: str) -> Wishes:
+        return Wishes(precision=HIGHEST if word == "highest" else None)
+
+    def ready(job) -> dict[str, tuple]:
+        (dtype, word), problem = job
         problem = of_type(problem, dtype)
         x, w = operands(problem)
-        entry: dict = {"row": name_of(problem), "dtype": dtype, "precision": word, "bytes": array_bytes(problem)}
-        calls = {
-            "jaxconv": partial(contract, problem, wishes=Wishes(precision=PRECISIONS[word])),
-            "lax": by_lax(problem),
-        }
+        ours = partial(contract, problem, wishes=wishes(word))
         with jax.default_matmul_precision("highest") if word == "highest" else nullcontext():
-            for name, f in calls.items():
-                try:
-                    entry[name] = _median(stopwatch(f, x, w), 3)
-                    done = jax.jit(f).lower(x, w).compile()
-                    entry[f"{name}, bytes between"] = done.memory_analysis().temp_size_in_bytes
-                    entry[f"{name}, from outside"] = _median(partial(_seconds, done, x, w), 5)
-                except Exception as failure:
-                    entry[f"{name} failed"] = f"{type(failure).__name__}: {str(failure)[:300]}"
+            return {
+                name: (stopwatch(f, x, w), partial(_seconds, done := jax.jit(f).lower(x, w).compile(), x, w),
+                       done.memory_analysis().temp_size_in_bytes)
+                for name, f in (("jaxconv", ours), ("lax", by_lax(problem)))
+            }  # fmt: skip
+
+    for ((dtype, word), problem), programs in in_batches(lines, product(kinds, rows), ready):
+        problem = of_type(problem, dtype)
+        entry: dict = {"row": name_of(problem), "dtype": dtype, "precision": word, "bytes": array_bytes(problem),
+                       "products": problem.products,
+                       "engine": candidates(problem, wishes(word), jax.default_backend())[0].engine.name}  # fmt: skip
+        if isinstance(programs, BaseException):
+            programs, entry["failed"] = {}, failed(programs)
+        for name, (watch, outside, between) in programs.items():
+            entry |= {name: _median(watch, 3), f"{name}, from outside": _median(outside, 5),
+                      f"{name}, bytes between": between}  # fmt: skip
         for name, peer in (("torch", _by_torch), ("cupy", _by_cupy)):
             try:
                 entry[name] = peer(problem, word)
             except ImportError:
                 continue
             except Exception as failure:
-                entry[f"{name} failed"] = f"{type(failure).__name__}: {str(failure)[:300]}"
+                entry[f"{name} failed"] = failed(failure)
         lines.add(entry)
-    return None
 
 
 def _by_torch(problem: Problem, word: str) -> float | None:
@@ -478,15 +527,19 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "out/accelerator")))
     parser.add_argument("--only", choices=SECONDS, action="append", help="a stage; repeatable")
     parser.add_argument("--tiny", action="store_true", help="small, on any machine")
+    parser.add_argument("--seconds", type=float, default=480, help="for all stages together; each has its share")
     parser.add_argument("--stage", choices=SECONDS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    slow = 10 if given.tiny else 1  # any processor
-    seconds = {stage: slow * most for stage, most in SECONDS.items()}
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # this process and a stage's share the memory
+    stages = given.only or [given.stage] * bool(given.stage) or SECONDS
+    slow = 10 if given.tiny else given.seconds / sum(SECONDS[stage] for stage in stages)  # tiny: on any processor
+    seconds = {stage: slow * SECONDS[stage] for stage in stages}
     if given.stage:
         lines = Lines(given.out / f"{given.stage}.jsonl", 0.9 * seconds[given.stage])
         globals()[given.stage](lines, given.tiny)
-        return 0
+        sys.stdout.flush()
+        os._exit(0)  # not waiting for what still compiles
     if not given.tiny and jax.default_backend() == "cpu":
         print(
             "scripts/accelerator: JAX sees no accelerator here, only the processor. Install jax with the plugin of the "
@@ -494,25 +547,31 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    failed = []
-    for stage in given.only or SECONDS:
-        variables = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-        if stage == "verify":
-            variables["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
-        command = [sys.executable, __file__, "--stage", stage, "--out", given.out, *["--tiny"] * given.tiny]
-        start, why = time.monotonic(), ""
-        try:
-            done = subprocess.run(command, env=variables, timeout=seconds[stage], capture_output=True, text=True)
-            why = f"exit {done.returncode}: {done.stderr[-1500:]}" if done.returncode else ""
-        except subprocess.TimeoutExpired:
-            why = f"cut off after {seconds[stage]} s; what it had measured is kept"
-        failed += [stage] * bool(why)
-        print(f"{stage}: {time.monotonic() - start:.0f} s {why}", flush=True)
+    short = []
+    with TemporaryDirectory() as programs:
+        for stage in stages:
+            variables = os.environ | {"JAX_COMPILATION_CACHE_DIR": programs}
+            if stage in QUICK:
+                variables["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_enable_triton_gemm=false"
+            if stage == "verify":
+                variables["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
+            command = [sys.executable, __file__, "--stage", stage, "--out", given.out, "--seconds", seconds[stage]]
+            command += ["--tiny"] * given.tiny
+            start, why = time.monotonic(), ""
+            try:
+                done = subprocess.run(
+                    map(str, command), env=variables, timeout=seconds[stage], capture_output=True, text=True
+                )
+                why = f"exit {done.returncode}: {done.stderr[-1500:]}" if done.returncode else ""
+            except subprocess.TimeoutExpired:
+                why = f"cut off after {seconds[stage]:.0f} s; what it had measured is kept"
+            short += [stage] * bool(why)
+            print(f"{stage}: {time.monotonic() - start:.0f} s {why}", flush=True)
     part = given.out / "summary.txt.part"
     part.write_text(text := summary(given.out))
     os.replace(part, given.out / "summary.txt")
     print(text)
-    return 1 if failed else 0
+    return 1 if short else 0
 
 
 if __name__ == "__main__":

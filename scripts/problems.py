@@ -35,7 +35,7 @@ def _channels(rng, low: int, high: int) -> int:
     return n if rng.random() < 0.2 or n < 8 else max(8, n // 8 * 8)
 
 
-def _filter(rng) -> Problem:
+def _filter(rng, scale: int) -> Problem:
     """A signal, an image or a volume, one channel, perhaps a few at once."""
     d = int(rng.choice([1, 1, 2, 2, 2, 3]))
     n = [_log_integer(rng, low, high) for low, high in [((100, 3e6),), ((32, 2048),) * 2, ((16, 128),) * 3][d - 1]]
@@ -45,7 +45,7 @@ def _filter(rng) -> Problem:
         n, k = [n[0]] * d, [min(k)] * d
     mode = str(rng.choice(["same", "same", "valid", "full"]))
     copies = 1 if rng.random() < 0.7 else _log_integer(rng, 2, 32)
-    problem = Problem(mode_axes("random", n, k, mode, bool(rng.random() < 0.5)), n=copies)
+    problem = Problem(mode_axes("random", n, k, mode, bool(rng.random() < 0.5)), n=scale * copies)
     kinds = ["float32"] * 7 + ["float64", "complex64", "int32"]
     kind = str(rng.choice(kinds))
     problem = replace(problem, dtypes=Triple(kind, kind, kind))
@@ -53,7 +53,7 @@ def _filter(rng) -> Problem:
     return (problem.input_pass, problem.kernel_pass)[int(rng.choice(2))] if swapped else problem
 
 
-def _layer(rng) -> Problem:
+def _layer(rng, scale: int) -> Problem:
     """A layer of a network: dense, grouped or depthwise, strided, dilated or transposed."""
     d = int(rng.choice([1, 2, 2, 2, 2, 3]))
     size = [_log_integer(rng, low, high) for low, high in [((16, 8192),), ((6, 256),) * 2, ((4, 48),) * 3][d - 1]]
@@ -70,7 +70,7 @@ def _layer(rng) -> Problem:
         transposed = [2] * d
     family = rng.random()
     kernel = [min(k, n) for k, n in zip(kernel, size, strict=True)]
-    n = _log_integer(rng, 1, 128)
+    n = scale * _log_integer(rng, 1, 128)
     if family < 0.25:
         sizes = dict(n=n, g=_channels(rng, 8, 1024), m=int(rng.choice([1, 1, 1, 2])))
     elif family < 0.4:
@@ -92,6 +92,12 @@ def _layers(d: int, size: int, kernel: int, stride: int = 1, dilation: int = 1, 
     """A layer of a network, channels last, and its two gradients."""
     axes = lax_axes("row", [size] * d, [kernel] * d, [stride] * d, "SAME", [1] * d, [dilation] * d)
     layer = Problem(axes, layouts=CHANNELS_LAST[d], **sizes)
+    return [layer, layer.input_pass, layer.kernel_pass]
+
+
+def _causal(size: int, kernel: int, **sizes: int) -> list[Problem]:
+    """Each output meets what is before it, as in state-space models; and the two gradients."""
+    layer = Problem(lax_axes("row", [size], [kernel], [1], [(kernel - 1, 0)]), layouts=CHANNELS_LAST[1], **sizes)
     return [layer, layer.input_pass, layer.kernel_pass]
 
 
@@ -131,13 +137,34 @@ ROWS = [
 ]
 
 
-def random_problem(seed: int) -> Problem:
-    """The problem of a seed: neither empty nor so large that measuring it would take long."""
+# What fills an accelerator, where the rows are over before they have begun.
+LARGE = [
+    *_filters((2, 4096, 3), (2, 4096, 15), (2, 1024, 31), (2, 1024, 63), (3, 256, 5)),
+    Problem(mode_axes("row", [1024] * 2, [64] * 2, "valid", False)),
+    *_layers(2, 124, 3, n=32, g=256),
+    *_layers(2, 124, 3, 2, n=32, g=256),
+    *_causal(4096, 4, n=8, g=2048),
+    *_causal(1024, 1023, n=64, g=768),
+    *_layers(2, 28, 3, n=64, c=256, m=256),
+    *_layers(2, 224, 3, 2, n=256, c=3, m=32),
+    *_layers(2, 56, 3, n=128, g=8, c=32, m=32),
+    *_layers(3, 64, 3, n=4, c=64, m=64),
+    Problem(lax_axes("row", [32] * 3, [3] * 3, [1] * 3, [(1, 2)] * 3, [2] * 3), n=4, c=64, m=32).kernel_pass,
+    replace(_layers(2, 56, 3, g=64, c=64, m=64)[2], layouts=Triple("c01gn", "c01gm", "01ngm")),
+]
+
+
+def random_problem(seed: int, scale: int = 1) -> Problem:
+    """The problem of a seed: neither empty nor so large that measuring it would take long.
+
+    `scale` multiplies the batch and what is not too large.
+    """
     rng = np.random.default_rng([seed, 20261121])
     while True:
-        problem = _filter(rng) if rng.random() < 0.35 else _layer(rng)
+        problem = _filter(rng, scale) if rng.random() < 0.35 else _layer(rng, scale)
         elements = max(np.prod(shape, dtype=float) for shape in (problem.x_shape, problem.w_shape, problem.y_shape))
-        if not problem.is_empty and elements <= MOST_ELEMENTS and 1e4 <= problem.products <= MOST_PRODUCTS:
+        most = scale * MOST_ELEMENTS, scale * MOST_PRODUCTS
+        if not problem.is_empty and elements <= most[0] and 1e4 * scale <= problem.products <= most[1]:
             return problem
 
 

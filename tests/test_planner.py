@@ -39,11 +39,14 @@ def test_long_kernels_take_the_fft_and_layers_do_not():
 
 
 def test_on_a_gpu_each_family_has_its_engine():
-    """By arithmetic: one pass over memory, tensor units, transforms; and full precision costs."""
+    """One pass over memory, tensor units, transforms, cuDNN's kernels for depthwise images; full precision costs."""
     image, channels = Problem(mode_axes("test", [1024] * 2, [3] * 2, "same", True)), dict(n=32, g=256)
     depthwise = Problem(lax_axes("test", [56] * 2, [3] * 2, [1] * 2, "SAME"), **channels)
     dense = Problem(lax_axes("test", [56] * 2, [3] * 2, [1] * 2, "SAME"), n=32, c=64, m=64)
-    for problem, name in ((image, "shifts"), (depthwise, "shifts"), (dense, "direct"), (dense.kernel_pass, "direct")):
+    strided = Problem(lax_axes("test", [56] * 2, [3] * 2, [2] * 2, "SAME"), **channels)
+    causal = Problem(lax_axes("test", [4096], [4], [1], [(3, 0)]), **channels)
+    families = {"direct": (depthwise, dense, dense.kernel_pass), "shifts": (image, strided, causal)}
+    for name, problem in ((name, problem) for name, problems in families.items() for problem in problems):
         assert choose(problem, Wishes(), "gpu").name == name
     assert choose(LONG, Wishes(), "gpu").name in ("fft", "overlap")
     full = Wishes(precision=(jax.lax.Precision.HIGHEST,) * 2)

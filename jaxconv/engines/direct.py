@@ -55,7 +55,13 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
 def work(problem: Problem, platform="cpu", precision=None) -> dict[str, float]:
     if platform != "cpu":  # one call of a library, and the order of its kernel
         calls = phase_count(problem) if problem.g > 1 or _is_gradient(problem) else 1
-        rows = problem.n if _is_gradient(problem) else problem.c
+        gradient, unit = _is_gradient(problem), all(abs(axis.S) == abs(axis.L) == 1 for axis in problem.axes)
+        if problem.g > 1 and (problem.n if gradient else problem.c) * problem.m == 1:  # depthwise: of its own kernels
+            images = len(problem.axes) == 2
+            kind = f"depthwise {'image' if images else 'other'}{' gradient' if gradient else ''}"
+            moved = array_bytes(problem) * (1 if images and unit else 2.3)  # XLA changes the layout of the others
+            return launches(2.0 * calls, moved, all_products(problem), kind)
+        rows = problem.n if gradient else problem.c
         pairs = all_products(problem) / (rows * problem.m) * tiled(rows) * tiled(problem.m)
         return launches(2.0 * calls, array_bytes(problem), pairs, multiplier(problem, precision))
     axes = problem.axes
