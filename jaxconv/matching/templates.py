@@ -26,6 +26,8 @@ from jaxconv.signal.convolution import sum_of
 
 MEASURES = ("ccoeff_normed", "ccoeff", "ccorr_normed", "ccorr", "sqdiff_normed", "sqdiff")
 PADS = ("constant", "edge", "linear_ramp", "maximum", "mean", "median", "minimum", "reflect", "symmetric", "wrap")
+FFT = 4  # roundoffs of the products' and of the terms' root mean square that an FFT's result is off by, at most
+TOLERATED = 1e-4  # error of a similarity
 FLAT = 16  # roundoffs of a window's own size: one whose standard deviation is less is taken for flat
 
 
@@ -105,9 +107,9 @@ def match_template(
     Means and spreads of windows are updated, not subtracted, so a large offset cancels nothing; levels and sizes
     that a measure does not see are taken off first. A window counts as flat whose standard deviation is below 16
     roundoffs of its own root mean square, that of the sum's terms; where `mask` weighs the window (or `image_mask` the
-    template), below 16 roots of the roundoff. The FFT's error is relative to the image's largest values: where these
-    would hide a window that is not flat, 'auto' sums element by element instead. With masks, or a `method` that is
-    forced, such windows count as flat, too, unless accuracy is 'elementwise'.
+    template), below 16 roots of the roundoff. The FFT's error is one of the whole image: where it would move the
+    similarity of any window by 1e-4, 'auto' sums element by element instead. With masks, or a `method` that is
+    forced, windows below as much of the image's largest value count as flat, too, unless accuracy is 'elementwise'.
 
     Differs from scikit-image: sums are made in the image's floating type; masks, measures, batches. Differs from
     OpenCV: channels are an axis like the others; masks are weights, not squared; 'sqdiff_normed' is not cut at 1.
@@ -219,15 +221,17 @@ def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Matc
     largest, own, rounded = (jnp.abs(a).max(axes, keepdims=True) for a in (x, t, given))
     size = spread if centred else energy
     flat, lost = spread <= limits[0] ** 2 * energy, size <= some * (limits[0] * largest) ** 2
-    if accuracy == "elementwise" or method in ("direct", "shifts"):
-        product = sums(masked, weights * t)
-    elif normed and w is None and v is None and method == "auto":
-        literal = partial(sums, method="direct", accuracy="elementwise")  # compiles in the least time; rarely runs
-        hidden = _any(lost & ~(flat if centred else energy <= 0))
-        product = lax.cond(hidden, literal, sums, masked, weights * t)
-    else:
-        product = sums(masked, weights * t)
-        flat |= lost
+    product = sums(masked, weights * t)
+    if accuracy != "elementwise" and method not in ("direct", "shifts"):
+        if normed and w is None and v is None and method == "auto":
+            literal = partial(sums, method="direct", accuracy="elementwise")  # compiles in the least time; rarely runs
+            error = FFT * eps * (_root_mean(product, axes) + _root_mean(x, axes) * jnp.sqrt(total(t * t)))
+            error, of_t = (2 * error, given) if squared else (error, t)
+            norms = jnp.sqrt(size) * jnp.sqrt(total(of_t * of_t))
+            hidden = _any((error > TOLERATED * norms) & ~(flat if centred else energy <= 0))
+            product = lax.cond(hidden, literal, lambda *_: product, masked, t)
+        else:
+            flat |= lost
     if v is None:
         template, squares = jnp.zeros((), x.dtype) if centred else total(weights * t), total(weights * t * t)
         norm = total(weights * given**2)
@@ -250,6 +254,10 @@ def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Matc
     flat |= squares <= some * jnp.maximum(limits[1] * own, FLAT * eps * rounded) ** 2
     value = _ratio(product, jnp.where(flat, 1, spread), jnp.where(flat, 1, squares), 0.0)
     return answer(jnp.clip(jnp.where(flat, 0, value), -1, 1))
+
+
+def _root_mean(a: Array, axes: tuple[int, ...]) -> Array:
+    return jnp.sqrt(jnp.mean(lax.stop_gradient(a) ** 2, axes, keepdims=True))
 
 
 # In a batch one answer for all, or `jax.vmap` would make both of a `lax.cond`'s branches.
