@@ -50,7 +50,9 @@ HIGHEST = (lax.Precision.HIGHEST,) * 2
 PRECISIONS = {"default": (lax.Precision.DEFAULT,) * 2, "highest": HIGHEST}
 QUICK = ("smoke", "verify", "sweep")  # without Triton's products, of which XLA compiles dozens to choose one
 THREADS = min(12, os.cpu_count() or 1)
-HOPELESS = 8  # an engine that takes, or is estimated at, so many times the best is called no more
+HOPELESS = 6  # an engine that is estimated at so many times the best is not measured
+PEERS = ("jaxconv", "lax", "torch", "cupy")
+LEAST = 1e-6  # seconds: what is less is lost in the noise
 CLOSE = {"default": 2e-3, "highest": 1e-5}  # relative errors, by norm, that are no fault
 
 
@@ -79,14 +81,14 @@ class Lines:
         return time.monotonic() > self.end
 
 
-def in_batches(lines: Lines, jobs: Iterable, make: Callable) -> Iterator[tuple]:
+def in_batches(lines: Lines, jobs: Iterable, make: Callable, size: int = THREADS) -> Iterator[tuple]:
     """(job, what `make` makes of it, or the failure): a batch is made in threads before any of it is given out.
 
     What compiles while another is timed would falsify the time. What is not made when the stage's time is over is
     left away.
     """
     left, pool = iter(jobs), ThreadPoolExecutor(THREADS)
-    while batch := [*islice(left, THREADS)]:
+    while batch := [*islice(left, size)]:
         futures = {pool.submit(make, job): job for job in batch}
         done = wait(futures, timeout=max(0.0, lines.end - time.monotonic())).done
         for future in (f for f in futures if f in done):
@@ -241,26 +243,27 @@ def verify(lines: Lines, tiny: bool) -> None:
 
 
 def sweep(lines: Lines, tiny: bool) -> None:
-    """The times of the engines, as scripts/fit.py reads them: [seed, problem, seconds by engine, precision]."""
+    """The times of the engines, as scripts/fit.py reads them: [seed, problem, {engine: seconds}, precision, notes]."""
     large, rows = ([(-1, p) for p in some] for some in (LARGE, ROWS))
     drawn = [(seed, random_problem(seed, scale)) for seed, scale in product(range(200), (1, 32))]
     kinds = [("float32", HIGHEST), ("bfloat16", None)]
-    jobs = [
-        (seed, of_type(problem, dtype), precision)
+    jobs = (
+        (seed, of_type(problem, dtype), precision, engine)
         for i, (seed, problem) in enumerate([*rows[::30]] if tiny else _in_turns(large, rows[::2], drawn))
         for dtype, precision in [("float32", None), *[kinds[i % 2]] * (not tiny)]
-    ]
-    for (seed, problem, precision), watches in in_batches(lines, jobs, _watches):
-        times, notes = {}, {}
-        if isinstance(watches, BaseException):
-            watches, notes["failed"] = {}, failed(watches)
-        for name, (watch, notes[f"{name}, to compile"]) in watches.items():
-            try:
-                first = watch()
-                far = first > HOPELESS * min([first, *times.values()])
-                times[name] = first if far else _median(watch, 2 if tiny else 4)
-            except Exception as failure:
-                notes[f"{name} failed"] = failed(failure)
+        for engine in _able(of_type(problem, dtype), precision)
+    )
+
+    def ready(job) -> tuple[Callable[[], float], float]:
+        _, problem, precision, engine = job
+        start = time.monotonic()
+        f = partial(contract, problem, wishes=Wishes(engine, precision=precision))
+        return stopwatch(f, *operands(problem)), time.monotonic() - start
+
+    for (seed, problem, precision, engine), found in in_batches(lines, jobs, ready, 4 * THREADS):
+        times, notes = {}, {"failed": failed(found)} if isinstance(found, BaseException) else {"to compile": found[1]}
+        if not isinstance(found, BaseException):
+            times[engine] = _median(found[0], 2 if tiny else 5)
         lines.add([seed, repr(problem), times, precision and [p.name.lower() for p in precision], notes])
 
 
@@ -268,51 +271,38 @@ def _in_turns(*lists: list) -> list:
     return [one for some in zip_longest(*lists) for one in some if one is not None]
 
 
-def _watches(job) -> dict[str, tuple[Callable[[], float], float]]:
-    """The programs of the engines that may be best, the likeliest first, and the seconds that each took to compile."""
-    _, problem, precision = job
-    x, w = operands(problem)
+def _able(problem: Problem, precision) -> list[str]:
+    """The engines that may be best, the likeliest first."""
     answers = candidates(problem, Wishes(precision=precision), jax.default_backend())
     seconds = {c.engine.name: c.seconds for c in answers if c.seconds is not None}
-    able = [name for name, estimate in seconds.items() if estimate <= HOPELESS * min(seconds.values())]
-    found = {}
-    for name in able:
-        start = time.monotonic()
-        watch = stopwatch(partial(contract, problem, wishes=Wishes(name, precision=precision)), x, w)
-        found[name] = watch, time.monotonic() - start
-    return found
+    return [name for name, estimate in seconds.items() if estimate <= HOPELESS * min(seconds.values())]
 
 
 def bench(lines: Lines, tiny: bool) -> None:
-    """The planner's choice beside lax, PyTorch and CuPy: seconds on the device, bytes between, a call from outside."""
+    """The planner's choice beside lax, PyTorch and CuPy: seconds on the device."""
     kinds = [("float32", "default"), ("float32", "highest"), ("bfloat16", "default")][: 1 if tiny else 3]
-    rows = ROWS[::40] if tiny else [*LARGE, *ROWS]
+    rows = ROWS[::40] if tiny else _in_turns(LARGE, ROWS)
 
     def wishes(word: str) -> Wishes:
         return Wishes(precision=HIGHEST if word == "highest" else None)
 
-    def ready(job) -> dict[str, tuple]:
+    def ready(job) -> dict[str, Callable[[], float]]:
         (dtype, word), problem = job
         problem = of_type(problem, dtype)
         x, w = operands(problem)
-        ours = partial(contract, problem, wishes=wishes(word))
+        calls = {"jaxconv": partial(contract, problem, wishes=wishes(word)), "lax": by_lax(problem)}
         with jax.default_matmul_precision("highest") if word == "highest" else nullcontext():
-            return {
-                name: (stopwatch(f, x, w), partial(_seconds, done := jax.jit(f).lower(x, w).compile(), x, w),
-                       done.memory_analysis().temp_size_in_bytes)
-                for name, f in (("jaxconv", ours), ("lax", by_lax(problem)))
-            }  # fmt: skip
+            return {name: stopwatch(f, x, w) for name, f in calls.items()}
 
-    for ((dtype, word), problem), programs in in_batches(lines, product(kinds, rows), ready):
+    for ((dtype, word), problem), programs in in_batches(lines, product(kinds, rows), ready, 2 * THREADS):
         problem = of_type(problem, dtype)
         entry: dict = {"row": name_of(problem), "dtype": dtype, "precision": word, "bytes": array_bytes(problem),
                        "products": problem.products,
                        "engine": candidates(problem, wishes(word), jax.default_backend())[0].engine.name}  # fmt: skip
         if isinstance(programs, BaseException):
             programs, entry["failed"] = {}, failed(programs)
-        for name, (watch, outside, between) in programs.items():
-            entry |= {name: _median(watch, 3), f"{name}, from outside": _median(outside, 5),
-                      f"{name}, bytes between": between}  # fmt: skip
+        for name, watch in programs.items():
+            entry[name] = _median(watch, 3)
         for name, peer in (("torch", _by_torch), ("cupy", _by_cupy)):
             try:
                 entry[name] = peer(problem, word)
@@ -522,14 +512,49 @@ def summary(out: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def report(folders: list[Path]) -> str:
+    """A table of what the bench of some runs measured, the last run's where there are several."""
+    found, ceilings, nets = {}, {}, []
+    for folder in folders:
+        of = {stage: [*entries(folder / f"{stage}.jsonl")] for stage in ("env", "bench", "nets")}
+        ceilings |= {e["ceiling"]: list(e.values())[1] for e in of["env"] if "ceiling" in e}
+        for e in (e for e in of["bench"] if "row" in e):
+            known = found.setdefault((e["dtype"], e["precision"], e["row"]), {})
+            known |= {name: value for name, value in e.items() if name not in PEERS or (value or 0) > LEAST}
+        nets += of["nets"]
+
+    def microseconds(seconds: float | None) -> str:
+        return f"{1e6 * seconds:.0f}" if seconds else ""
+
+    lines = ["| problem | type | engine | jaxconv | lax | PyTorch | CuPy | bytes alone |", "| --- |" + " --- |" * 7]
+    for (dtype, word, row), e in found.items():
+        times = [microseconds(e.get(name)) for name in PEERS]
+        kind = dtype + f", {word}" * (word != "default")
+        bound = microseconds(e["bytes"] / ceilings["copy"])
+        lines.append(f"| {row} | {kind} | {e.get('engine', '')} | {' | '.join(times)} | {bound} |")
+    lines += ["", *(f"- {name}: {value:.3g}" for name, value in ceilings.items())]
+    lines += [
+        f"- a training step, {e['net']}, {e['images']} images, {e['dtype']}: "
+        + ", ".join(f"{n} {1e3 * e[n]:.1f} ms" for n in ("jaxconv", "lax", "torch") if n in e)
+        for e in nets
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "out/accelerator")))
     parser.add_argument("--only", choices=SECONDS, action="append", help="a stage; repeatable")
     parser.add_argument("--tiny", action="store_true", help="small, on any machine")
     parser.add_argument("--seconds", type=float, default=480, help="for all stages together; each has its share")
+    parser.add_argument(
+        "--report", type=Path, nargs="+", help="print what these folders hold, for docs/accelerators.md"
+    )
     parser.add_argument("--stage", choices=SECONDS, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.report:
+        print(report(given.report), end="")
+        return 0
     given.out.mkdir(parents=True, exist_ok=True)
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # this process and a stage's share the memory
     stages = given.only or [given.stage] * bool(given.stage) or SECONDS

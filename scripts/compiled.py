@@ -45,19 +45,9 @@ KINDS = {"Forward": "forward", "BackwardInput": "input", "BackwardFilter": "filt
 SECONDS = 10.0  # that compiling one contraction may take
 
 
-HEAD = """# Accelerators
+HEAD = """## What XLA compiles for an H100
 
-## Measured
-
-Not measured: no GPU was at hand. `./scripts/accelerator` measures on one, in eight minutes, and
-`scripts/fit.py fit --data sweep.jsonl` fits the planner to it. Until then the planner's constants are arithmetic
-([planner](planner.md)). Error bounds, and where a NaN goes, were not examined on a device either.
-
-On TPU nothing was compiled, but every engine lowers for it; `fft` and `overlap` refuse double precision there.
-
-## What XLA compiles for an H100
-
-`./scripts/compiled` writes this page: jax {jax}, {device} (its facts, no device), {date}. Nothing ran.
+`./scripts/compiled` writes this part: jax {jax}, {device} (its facts, no device), {date}. Nothing ran.
 
 Each cell: the calls of cuDNN by their kind, and the launches of kernels, with the trips of loops; the memory between
 and the bytes that the kernels read and write, as multiples of x, w and y; seconds to compile.
@@ -274,8 +264,9 @@ def write(table: list[tuple], names: list[str]) -> None:
         "| --- | --- | --- |" + " --- |" * len(names),
         *(f"| {row} | {kind} | {' | '.join(cells.values())} |" for row, kind, cells, _ in table),
     ]
+    measured = PAGE.read_text(encoding="utf-8").partition(lines[0].splitlines()[0])[0]  # stands before, and stays
     part = PAGE.with_suffix(".md.part")
-    part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    part.write_text(measured + "\n".join(lines) + "\n", encoding="utf-8")
     os.replace(part, PAGE)
 
 

@@ -122,15 +122,16 @@ def read(path: Path) -> tuple[About, Measured, Measured]:
             f"--data {path}: it was measured with the engines {', '.join(about.engines)}; there are "
             f"{', '.join(ENGINES)}. Measure anew."
         )
-    rows, random = [], []
+    found: dict[tuple, Measurement] = {}  # the engines of one problem may stand on several lines
     for line in lines:
         try:
             seed, text, times, *precision = json.loads(line)
         except ValueError:
-            break  # the run was killed here
+            break  # a last line that is not whole, or a remark: the run was stopped here
         pair = tuple(lax.Precision(p) for p in precision[0]) if precision and precision[0] else None
-        (rows if seed < 0 else random).append(Measurement(eval(text), times, pair))
-    return about, rows, random
+        known = found.setdefault((seed < 0, text, pair), Measurement(eval(text), {}, pair))
+        known.times.update(times)
+    return about, *([m for (row, *_), m in found.items() if row == wanted and m.times] for wanted in (True, False))
 
 
 def fitted(engine: Engine, measured: Measured, platform: str) -> dict[str, float]:

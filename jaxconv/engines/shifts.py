@@ -40,6 +40,7 @@ from jaxconv.engines.base import (
     padded,
     padded_elements,
     pairwise,
+    spread,
     summation_error,
     window,
     zeros,
@@ -118,8 +119,9 @@ def _launched(problem: Problem, platform: str, precision) -> dict[str, float]:
         )
     outputs = problem.outputs
     loop = {"trips": outputs + 0.0} if outputs > UNROLLED else {}
-    if problem.n * problem.m == 1:  # products that are summed
-        return launches(1.5 * outputs, outputs * (x + w), products, "shifted", **loop)
+    if problem.n * problem.m == 1:  # products that are summed, in one kernel, or in one for each output
+        passes = outputs if loop else 1.0
+        return launches(2.0 * passes, passes * (x + w), products, "summed", **loop)
     reads = outputs * (2 * size * problem.n * problem.g * problem.c * problem.taps + w)
     return launches(3.0 * outputs, reads, products, multiplier(problem, precision), **loop)
 
@@ -276,6 +278,11 @@ def _over_outputs(problem: Problem, v: Array, w: Array, precision, platform: str
             found.append(output(o, v))
             v, found[-1] = lax.optimization_barrier((v, found[-1]))
         y = jnp.stack(found)
+    elif platform != "cpu" and prod(O) <= UNROLLED:  # the products side by side, before g, so that one kernel sums all
+        w, at = spread(w, lw.replace("m", "n"), lx), lx.index("g")
+        shifted = [window(lx, v, [s * j for s, j in zip(S, o, strict=True)], K, D) for o in product(*map(range, O))]
+        y = jnp.stack([one * w for one in shifted], at).sum([d + (d >= at) for d, c in enumerate(lx) if c != "g"])
+        y = jnp.expand_dims(y, [1 + d for d, c in enumerate(point) if c != "g"])
     elif prod(O) <= UNROLLED:
         y = jnp.stack([output(o) for o in product(*map(range, O))])
     else:
