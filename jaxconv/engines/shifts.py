@@ -268,9 +268,11 @@ def _over_outputs(problem: Problem, v: Array, w: Array, precision, platform: str
     K, O, S, D = ([getattr(axis, name) for axis in problem.axes] for name in "KOSD")
     point = "".join(letter for letter in ly if letter not in problem.spatial)
 
+    def read(o, v=v) -> Array:
+        return window(lx, v, [s * j for s, j in zip(S, o, strict=True)], K, D)
+
     def output(o, v=v) -> Array:
-        shifted = window(lx, v, [s * j for s, j in zip(S, o, strict=True)], K, D)
-        return multiply(shifted, lx, w, lw, point, precision)
+        return multiply(read(o, v), lx, w, lw, point, precision)
 
     if platform != "cpu" and prod(O) <= UNROLLED and problem.n * problem.m > 1:  # likewise
         found = []
@@ -279,9 +281,10 @@ def _over_outputs(problem: Problem, v: Array, w: Array, precision, platform: str
             v, found[-1] = lax.optimization_barrier((v, found[-1]))
         y = jnp.stack(found)
     elif platform != "cpu" and prod(O) <= UNROLLED:  # the products side by side, before g, so that one kernel sums all
-        w, at = spread(w, lw.replace("m", "n"), lx), lx.index("g")
-        shifted = [window(lx, v, [s * j for s, j in zip(S, o, strict=True)], K, D) for o in product(*map(range, O))]
-        y = jnp.stack([one * w for one in shifted], at).sum([d + (d >= at) for d, c in enumerate(lx) if c != "g"])
+        factor, at = spread(w, lw.replace("m", "n"), lx), lx.index("g")
+        y = jnp.stack([read(o) * factor for o in product(*map(range, O))], at).sum(
+            [d + (d >= at) for d, c in enumerate(lx) if c != "g"]
+        )
         y = jnp.expand_dims(y, [1 + d for d, c in enumerate(point) if c != "g"])
     elif prod(O) <= UNROLLED:
         y = jnp.stack([output(o) for o in product(*map(range, O))])
