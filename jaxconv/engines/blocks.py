@@ -74,11 +74,17 @@ def over_outputs(problem: Problem, x: Array, w: Array, size: float, run: Run, wh
     return lax.fori_loop(0, -(-axis.O // rows), strips, zeros(problem.y_shape, x, accumulator(problem)))
 
 
-def over_sums(problem: Problem, x: Array, w: Array, size: float, run: Run, whole: Sequence[int] = ()) -> Any:
+def _added(a, b):
+    return jax.tree.map(operator.add, a, b)
+
+
+def over_sums(
+    problem: Problem, x: Array, w: Array, size: float, run: Run, whole: Sequence[int] = (), add: Callable = _added
+) -> Any:
     """The sum of `run` over blocks of about the fraction `size` of the terms: along c, then the longest axis.
 
     The axes are oriented, with L = 1, `whole` is as for `over_outputs`. What `run` returns may be any
-    tree of arrays, of the same shapes for every block.
+    tree of arrays, of the same shapes for every block; `add` takes what is summed so far and one more block.
     """
     if size >= 1 or problem.is_empty:
         return run(problem, x, w)
@@ -90,12 +96,12 @@ def over_sums(problem: Problem, x: Array, w: Array, size: float, run: Run, whole
             block_x = lax.dynamic_slice_in_dim(x, start, count, lx.index("c"))
             block_w = lax.dynamic_slice_in_dim(w, start, count, lw.index("c"))
             part = replace(problem, c=count)
-            return over_sums(part, block_x, block_w, size * problem.c / count, run, whole)
+            return over_sums(part, block_x, block_w, size * problem.c / count, run, whole, add)
 
         blocks, rest = divmod(problem.c, count)
-        y = lax.fori_loop(1, blocks, lambda i, y: _added(y, images(i * count, count)), images(0, count))
-        return _added(y, images(blocks * count, rest)) if rest else y
-    return over_rows(problem, x, w, size, run, whole=whole)
+        y = lax.fori_loop(1, blocks, lambda i, y: add(y, images(i * count, count)), images(0, count))
+        return add(y, images(blocks * count, rest)) if rest else y
+    return over_rows(problem, x, w, size, run, whole=whole, add=add)
 
 
 def over_rows(
@@ -106,6 +112,7 @@ def over_rows(
     run: Run,
     finish: Callable | None = None,
     whole: Sequence[int] = (),
+    add: Callable = _added,
 ) -> Any:
     """As `over_sums`, along the longest axis only.
 
@@ -125,7 +132,7 @@ def over_rows(
         rows, of_row = 1, run
 
         def along_the_row(part, x, w):
-            return over_rows(part, x, w, size * axis.K, of_row)
+            return over_rows(part, x, w, size * axis.K, of_row, add=add)
 
         run = along_the_row
     v = _padded_along(problem, x, d)
@@ -138,12 +145,8 @@ def over_rows(
 
     count = axis.K // rows
     # The first strip stands before the loop: with all strips within, kernel gradients took up to twice the time on CPU.
-    y = whole_sum(lax.fori_loop(1, count, lambda i, y: _added(y, strip(i * rows, rows)), strip(0, rows)))
-    return _added(y, whole_sum(strip(count * rows, axis.K - count * rows))) if axis.K % rows else y
-
-
-def _added(a, b):
-    return jax.tree.map(operator.add, a, b)
+    y = whole_sum(lax.fori_loop(1, count, lambda i, y: add(y, strip(i * rows, rows)), strip(0, rows)))
+    return add(y, whole_sum(strip(count * rows, axis.K - count * rows))) if axis.K % rows else y
 
 
 def _rows(extent: int, size: float, whole: int) -> int:

@@ -141,17 +141,19 @@ def memory(problem: Problem, platform="cpu") -> float:
 def run(problem: Problem, x: Array, w: Array, precision=None, platform="cpu") -> Array:
     dtype = accumulator(problem)
     problem, w, finish = oriented(problem, w.astype(dtype), +1)
-    y = by_phases(problem, x.astype(dtype), w, partial(_run, precision=precision, platform=platform))
+    y = by_phases(problem, x, w, partial(_run, precision=precision, platform=platform))
     return finish(y).astype(problem.dtypes.y)
 
 
 def _run(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
+    if problem.taps <= problem.outputs and problem.c <= NARROW:
+        terms, limits = problem.taps * problem.c, LIMITS[platform]
+        share = 1 if terms <= limits.fused else limits.part / terms
+        if platform == "cpu":
+            return over_sums(problem, x.astype(w.dtype), w, share, partial(_fused, platform=platform))
+        return _apart(over_sums(problem, x, w, share, partial(_fused, platform=platform), add=_next))
+    x = x.astype(w.dtype)
     if problem.taps <= problem.outputs:
-        if problem.c <= NARROW:
-            terms, limits = problem.taps * problem.c, LIMITS[platform]
-            whole = terms <= limits.fused
-            share = 1 if whole else limits.part / terms
-            return over_sums(problem, x, w, share, partial(_fused, whole=whole, platform=platform))
         return _over_taps(problem, padded(problem, x), w, precision, platform)
     if platform == "cpu" and _accumulates(problem):
         return (_along_lanes if _has_lanes(problem) else _accumulated)(problem, x, w)
@@ -171,7 +173,7 @@ def _terms(problem: Problem, v: Array, w: Array, precision):
 
     def term(k) -> Array:
         shifted = _read(problem, v, [d * j for d, j in zip(D, k, strict=True)], O, S)
-        return multiply(shifted, lx, w[tuple(k)], lw, ly, precision)
+        return multiply(shifted.astype(w.dtype), lx, w[tuple(k)], lw, ly, precision)
 
     return term
 
@@ -214,7 +216,7 @@ def _read(problem: Problem, v: Array, starts, counts, steps) -> Array:
     return lax.slice(found, [0] * found.ndim, extents)
 
 
-def _fused(problem: Problem, x: Array, w: Array, whole: bool, platform: str) -> Array:
+def _fused(problem: Problem, x: Array, w: Array, platform: str) -> Array:
     lx, lw, ly = problem.layouts
     features = "".join(letter for letter in ly if letter in "gm")
     if platform == "cpu" and problem.c * problem.m > 1:
@@ -235,7 +237,12 @@ def _fused(problem: Problem, x: Array, w: Array, whole: bool, platform: str) -> 
         term = _terms(part, of_c, lax.slice_in_dim(w, c, c + 1, axis=lw.index("c")), None)
         terms += [term(k) for k in product(*(range(axis.K) for axis in problem.axes))]
     y = lax.slice(pairwise(terms), [0] * len(ly), problem.y_shape)
-    return _apart(y) if whole or platform == "cpu" else lax.optimization_barrier(y)  # or parts would be fused
+    return _apart(y) if platform == "cpu" else y
+
+
+def _next(y: Array, part: Array) -> Array:
+    """A part more: its terms are added in the kernel that makes them, and not fused with those before."""
+    return lax.optimization_barrier(y) + part
 
 
 # Many terms that are fused with what a program does with their sum may be computed again and again: 500 ms
