@@ -7,8 +7,8 @@ changes, so there is a table for each jaxlib that was measured, and the latest t
 than the one in use serves.
 
 Devices differ, too: there is a table for each kind of accelerator ("gpu:NVIDIA H100 80GB HBM3"), and
-that of the kind whose name is most alike serves others. Where nothing was measured, the table's version
-is "prior": the constants are arithmetic on what the device's maker states, and `jaxconv.plan` says so.
+that of the kind whose name is most alike serves others. Where no measurements were fitted, the table's
+version is "prior": most constants are arithmetic on what the device's maker states, and `jaxconv.plan` says so.
 """
 
 import json

@@ -71,7 +71,7 @@ class Plan:
                 answer = c.refusal or _answer(c, self._passes[name][0], self.platform)
                 lines.append(f"  {mark} {c.engine.name:10}{answer}")
         if is_prior(self.platform):
-            lines.append(f"estimates for {self.platform} are arithmetic: nothing was measured")
+            lines.append(f"estimates for {self.platform} are mostly arithmetic: no measurements were fitted")
         return "\n".join(lines)
 
 
