@@ -28,6 +28,7 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import islice, product, zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -99,8 +100,21 @@ def in_batches(lines: Lines, jobs: Iterable, make: Callable, size: int = THREADS
     pool.shutdown(wait=False, cancel_futures=True)
 
 
-def failed(failure: BaseException) -> str:
-    return f"{type(failure).__name__}: {str(failure)[:300]}"
+def tried(call: Callable, *arguments) -> Any:
+    """What comes, or the exception: an engine that fails, or lacks memory, is to be told, and the others are to run."""
+    try:
+        return call(*arguments)
+    except Exception as failure:
+        return failure
+
+
+def told(found: Any, name: str) -> dict:
+    """{name: found} for a line, or what failed."""
+    if isinstance(found, BaseException):
+        words = f"{type(found).__name__}: {str(found)[:300]}"
+        more = "; the device has too little memory for it" if "RESOURCE_EXHAUSTED" in words else ""
+        return {f"{name} failed": words + more}
+    return {name: found}
 
 
 @cache
@@ -199,8 +213,7 @@ def smoke(lines: Lines, tiny: bool) -> None:
         if not ENGINES[engine].refusal(problem, jax.default_backend())
     ]
     for (dtype, name, which, engine), found in in_batches(lines, jobs, run):
-        result = {"failed": failed(found)} if isinstance(found, BaseException) else {"error": found}
-        lines.add({"smoke": name, "pass": which, "dtype": dtype, "engine": engine} | result)
+        lines.add({"smoke": name, "pass": which, "dtype": dtype, "engine": engine} | told(found, "error"))
 
 
 def verify(lines: Lines, tiny: bool) -> None:
@@ -239,7 +252,7 @@ def verify(lines: Lines, tiny: bool) -> None:
     ]
     for (what, problem, *_), found in in_batches(lines, [*jobs, *identities], run):
         name = problem.name if what == "identity" else name_of(problem)
-        lines.add({what: name} | ({"failed": failed(found)} if isinstance(found, BaseException) else found))
+        lines.add({what: name} | (told(found, "check") if isinstance(found, BaseException) else found))
 
 
 def sweep(lines: Lines, tiny: bool) -> None:
@@ -261,9 +274,13 @@ def sweep(lines: Lines, tiny: bool) -> None:
         return stopwatch(f, *operands(problem)), time.monotonic() - start
 
     for (seed, problem, precision, engine), found in in_batches(lines, jobs, ready, 4 * THREADS):
-        times, notes = {}, {"failed": failed(found)} if isinstance(found, BaseException) else {"to compile": found[1]}
+        notes = {}
         if not isinstance(found, BaseException):
-            times[engine] = _median(found[0], 2 if tiny else 5)
+            watch, notes["to compile"] = found
+            found = tried(_median, watch, 2 if tiny else 5)
+        times = told(found, engine)
+        if isinstance(found, BaseException):
+            times, notes = {}, notes | times
         lines.add([seed, repr(problem), times, precision and [p.name.lower() for p in precision], notes])
 
 
@@ -300,16 +317,13 @@ def bench(lines: Lines, tiny: bool) -> None:
                        "products": problem.products,
                        "engine": candidates(problem, wishes(word), jax.default_backend())[0].engine.name}  # fmt: skip
         if isinstance(programs, BaseException):
-            programs, entry["failed"] = {}, failed(programs)
+            entry |= told(programs, "jaxconv or lax")
+            programs = {}
         for name, watch in programs.items():
-            entry[name] = _median(watch, 3)
+            entry |= told(tried(_median, watch, 3), name)
         for name, peer in (("torch", _by_torch), ("cupy", _by_cupy)):
-            try:
-                entry[name] = peer(problem, word)
-            except ImportError:
-                continue
-            except Exception as failure:
-                entry[f"{name} failed"] = failed(failure)
+            found = tried(peer, problem, word)
+            entry |= {} if isinstance(found, ImportError) else told(found, name)
         lines.add(entry)
 
 
@@ -497,8 +511,12 @@ def summary(out: Path) -> str:
     of = {stage: [*entries(out / f"{stage}.jsonl")] for stage in SECONDS}
     lines += [f"{stage}: {len(found)} lines" for stage, found in of.items()]
     lines += [str(e) for e in of["env"] if "ceiling" in e]
-    wrong = [e for e in of["smoke"] if "failed" in e or e.get("error", 0) > 0.05]
-    wrong += [e for e in of["verify"] if e.get("fault") or e.get("holds") is False or e.get("stays") is False]
+    wrong = [e for e in of["smoke"] if "error failed" in e or e.get("error", 0) > 0.05]
+    wrong += [
+        e
+        for e in of["verify"]
+        if "check failed" in e or e.get("fault") or e.get("holds") is False or e.get("stays") is False
+    ]
     lines += [f"WRONG {e}" for e in wrong[:20]] or ["nothing was wrong"]
     for word, dtype in (("default", "float32"), ("highest", "float32"), ("default", "bfloat16")):
         rows = [e for e in of["bench"] if (e.get("precision"), e.get("dtype")) == (word, dtype)]
