@@ -21,7 +21,6 @@ from jaxconv.wisdom import NONE, Wisdom, read, write
 QUANTILE = 0.2
 REPEATED = 20  # calls in one program on an accelerator
 WINDOW = 0.02  # seconds that are timed at a time there, so that the way to the device and back is a small part
-SHORTEST = 1e-9  # seconds: where a loop took no longer than an empty one
 SLOW = 8  # an engine that takes so many times the best is not called again
 ROUNDS, MOST = 3, 600  # in which the engines take turns; calls of each in all
 ONCE = 0.2  # seconds: shorter first calls are told from what a program does once only by calling again
@@ -148,7 +147,8 @@ def stopwatch(f: Callable, x: jax.Array, w: jax.Array, repeated: int | None = No
     """A function that runs f(x, w), compiled, and returns the seconds that it took.
 
     On an accelerator a call takes some time to be sent and to come back. There f runs `repeated` times (20; on CPU
-    once) in a loop of one program, each time after the time before, and an empty loop is subtracted.
+    once) in a loop of one program, each time after the time before, and a loop without f is subtracted. What is lost in
+    the noise may come out as nothing, or less.
     """
     if repeated is None:
         repeated = 1 if jax.default_backend() == "cpu" else REPEATED
@@ -156,33 +156,39 @@ def stopwatch(f: Callable, x: jax.Array, w: jax.Array, repeated: int | None = No
         return partial(_seconds, jax.jit(f).lower(x, w).compile(), x, w)
 
     y = jnp.zeros_like(jax.eval_shape(f, x, w))
-    empty = partial(_looped, None, repeated)
-    jax.block_until_ready(empty(x, w, y))  # compiled, once for all engines of a problem
-    whole = _looped.lower(f, repeated, x, w, y).compile()
-    calls = max(1, min(50, int(WINDOW / _seconds(whole, x, w, y))))
+    programs = [_looped.lower(one, repeated, x, w, y).compile() for one in (f, None)]
 
     def once() -> float:
-        taken, nothing = (_seconds(call, x, w, y, calls=calls) for call in (whole, empty))
-        return max(taken - nothing, SHORTEST) / repeated
+        if not calls:  # a call that warms up, and how many fill the window
+            once = max(_seconds(programs[0], x, w, y) for _ in range(2))
+            calls.append(max(1, min(50, int(WINDOW / once))))
+        whole, empty = (_seconds(program, x, w, y, calls=calls[0]) for program in programs)
+        return (whole - empty) / repeated
 
+    calls: list[int] = []
     return once
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _looped(f: Callable | None, repeated: int, x: jax.Array, w: jax.Array, y: jax.Array) -> jax.Array:
-    """y = f(x, w), so many times; without f only what a trip needs besides."""
+def _looped(f: Callable | None, repeated: int, x: jax.Array, w: jax.Array, y: jax.Array) -> tuple[jax.Array, ...]:
+    """y = f(x, w), so many times; without f only what a trip needs besides.
+
+    Each trip adds to one number of x and of w what is next to nothing, and comes from the y before: so none begins
+    early, none is left away, and nothing is done for all of them before the loop.
+    """
+
+    def moved(a: jax.Array, by: jax.Array) -> jax.Array:
+        least = by & 1 if jnp.issubdtype(by.dtype, jnp.integer) else by * 1e-30
+        return a.at[(0,) * a.ndim].add(least.real.astype(a.dtype))
 
     def trip(_, state):
         x, w, y = state
-        first = y.ravel()[0]  # so that a trip begins when the one before has ended
-        least = first & 1 if jnp.issubdtype(y.dtype, jnp.integer) else first * 1e-30
-        if x.size < w.size:
-            x = x + least.real.astype(x.dtype)
-        else:
-            w = w + least.real.astype(w.dtype)
+        first = y.ravel()[0]
+        x, w = moved(x, first), moved(w, first)
         return x, w, f(x, w) if f else y
 
-    return jax.lax.fori_loop(0, repeated, trip, (x, w, y))[2]
+    x, w, y = jax.lax.fori_loop(0, repeated, trip, (x, w, y))
+    return y, x.ravel()[0], w.ravel()[0]
 
 
 def _seconds(call: Callable, *args: jax.Array, calls: int = 1) -> float:

@@ -26,6 +26,7 @@ from dataclasses import replace
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice, product, zip_longest
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -50,24 +51,31 @@ SECONDS = {"env": 20, "smoke": 45, "verify": 75, "sweep": 200, "bench": 90, "net
 HIGHEST = (lax.Precision.HIGHEST,) * 2
 PRECISIONS = {"default": (lax.Precision.DEFAULT,) * 2, "highest": HIGHEST}
 QUICK = ("smoke", "verify", "sweep")  # without Triton's products, of which XLA compiles dozens to choose one
-THREADS = min(12, os.cpu_count() or 1)
+THREADS = int(os.environ.get("THREADS", min(12, os.cpu_count() or 1)))  # programs compiled at once
+EXACT = dict.fromkeys(("float32", "complex64"), 1e-5) | {
+    "float64": 1e-12,
+    "int32": 0.0,
+    "float16": 2e-3,
+    "bfloat16": 0.02,
+}
 HOPELESS = 6  # an engine that is estimated at so many times the best is not measured
 PEERS = ("jaxconv", "lax", "torch", "cupy")
-LEAST = 1e-6  # seconds: what is less is lost in the noise
+LEAST = 1e-7  # seconds: what is less is lost in the noise
 CLOSE = {"default": 2e-3, "highest": 1e-5}  # relative errors, by norm, that are no fault
 
 
 def about() -> dict:
     """The first line of every file; `scripts/fit.py` reads it."""
     device = jax.devices()[0]
-    return dict(platform=device.platform, device=device.device_kind, jaxlib=jaxlib.__version__, engines=list(ENGINES))
+    here = dict(platform=device.platform, device=device.device_kind, jaxlib=jaxlib.__version__, engines=list(ENGINES))
+    return here | {"date": time.strftime("%Y-%m-%d")}
 
 
 class Lines:
     """A file of JSON lines, each on the disk when `add` returns; and the time that its stage has."""
 
     def __init__(self, path: Path, seconds: float):
-        self.path, self.end = path, time.monotonic() + seconds
+        self.path, self.end, self.grace = path, time.monotonic() + 0.85 * seconds, 0.07 * seconds
         path.write_text("")
         self.add(about())
 
@@ -85,18 +93,24 @@ class Lines:
 def in_batches(lines: Lines, jobs: Iterable, make: Callable, size: int = THREADS) -> Iterator[tuple]:
     """(job, what `make` makes of it, or the failure): a batch is made in threads before any of it is given out.
 
-    What compiles while another is timed would falsify the time. What is not made when the stage's time is over is
-    left away.
+    What compiles while another is timed would falsify the time. So when the stage's time is over what has not begun is
+    left away, and where something still compiles nothing of its batch is given out.
     """
-    left, pool = iter(jobs), ThreadPoolExecutor(THREADS)
+    left, pool, futures = iter(jobs), ThreadPoolExecutor(THREADS), {}
     while batch := [*islice(left, size)]:
         futures = {pool.submit(make, job): job for job in batch}
-        done = wait(futures, timeout=max(0.0, lines.end - time.monotonic())).done
-        for future in (f for f in futures if f in done):
-            yield futures[future], future.exception() or future.result()
+        if wait(futures, timeout=max(0.0, lines.end - time.monotonic())).not_done:
+            begun = [future for future in futures if not future.cancel()]
+            if compiling := len(wait(begun, timeout=lines.grace).not_done):
+                lines.add({"stopped": f"its time was over, and {compiling} programs were still compiling"})
+                break
+        for future, job in futures.items():
+            if not future.cancelled():
+                yield job, future.exception() or future.result()
         if lines.late:
-            lines.add({"stopped": f"its time was over; {len(futures) - len(done)} of a batch were still compiling"})
+            lines.add({"stopped": "its time was over"})
             break
+        futures.clear()  # and the arrays of these programs
     pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -112,8 +126,11 @@ def told(found: Any, name: str) -> dict:
     """{name: found} for a line, or what failed."""
     if isinstance(found, BaseException):
         words = f"{type(found).__name__}: {str(found)[:300]}"
-        more = "; the device has too little memory for it" if "RESOURCE_EXHAUSTED" in words else ""
-        return {f"{name} failed": words + more}
+        if "RESOURCE_EXHAUSTED" in words:
+            words += "; too little memory: fewer programs at once, --threads, need less"
+        return {f"{name} failed": words}
+    if isinstance(found, float) and name != "error" and not found > LEAST:
+        return {f"{name} failed": "its time is lost in the noise"}
     return {name: found}
 
 
@@ -224,7 +241,7 @@ def verify(lines: Lines, tiny: bool) -> None:
     platform = jax.default_backend()
     limits = CLOSE if platform != "cpu" else dict.fromkeys(CLOSE, CLOSE["highest"])
     rows = [p for p in ROWS if p.products < (1e6 if tiny else 3e8)]
-    truths = {p: _in_double(p, *operands(p)) for p in rows[:: 12 if tiny else 4]}
+    some = rows[:: 12 if tiny else 4]
 
     def run(job) -> dict:
         what, problem, engine, word = job
@@ -234,7 +251,7 @@ def verify(lines: Lines, tiny: bool) -> None:
         x, w = operands(problem)
         if what == "row":
             y = jax.jit(partial(contract, problem, wishes=Wishes(engine, precision=PRECISIONS[word])))(x, w)
-            found = error(y, truths[problem])
+            found = error(y, _in_double(problem, x, w))
             return {"engine": engine, "precision": word, "error": found, "fault": not found < limits[word]}
         at = tuple(n // 2 for n in problem.x_shape)
         reached = np.asarray(by_lax(problem)(jnp.zeros_like(x).at[at].set(1), jnp.ones_like(w))) > 0.5
@@ -243,14 +260,11 @@ def verify(lines: Lines, tiny: bool) -> None:
         return {"engine": engine, "stays": bool((np.isnan(np.asarray(y)) == reached).all())}
 
     identities = [("identity", i, "", "") for i in CATALOGUE[:: max(1, len(CATALOGUE) // (3 if tiny else 20))]]
-    able = [("row", p, e, word) for p, e, word in product(truths, ENGINES, PRECISIONS)]
     local = [("not a number", p, e, "") for p in (rows[0], *[p for p in rows if p.g * p.c > 1][:2]) for e in ENGINES]
-    jobs = [
-        (what, p, e, word)
-        for what, p, e, word in able + local
-        if not ENGINES[e].refusal(p, platform) and (what == "row" or ENGINES[e].elementwise(p))
-    ]
-    for (what, problem, *_), found in in_batches(lines, [*jobs, *identities], run):
+    local = [job for job in local if ENGINES[job[2]].elementwise(job[1])]
+    able = [("row", p, e, word) for p, e, word in product(some, ENGINES, PRECISIONS)]
+    jobs = [job for job in [*local, *identities, *able] if not job[2] or not ENGINES[job[2]].refusal(job[1], platform)]
+    for (what, problem, *_), found in in_batches(lines, jobs, run):
         name = problem.name if what == "identity" else name_of(problem)
         lines.add({what: name} | (told(found, "check") if isinstance(found, BaseException) else found))
 
@@ -273,13 +287,13 @@ def sweep(lines: Lines, tiny: bool) -> None:
         f = partial(contract, problem, wishes=Wishes(engine, precision=precision))
         return stopwatch(f, *operands(problem)), time.monotonic() - start
 
-    for (seed, problem, precision, engine), found in in_batches(lines, jobs, ready, 4 * THREADS):
+    for (seed, problem, precision, engine), found in in_batches(lines, jobs, ready, 2 * THREADS):
         notes = {}
         if not isinstance(found, BaseException):
             watch, notes["to compile"] = found
             found = tried(_median, watch, 2 if tiny else 5)
         times = told(found, engine)
-        if isinstance(found, BaseException):
+        if engine not in times:
             times, notes = {}, notes | times
         lines.add([seed, repr(problem), times, precision and [p.name.lower() for p in precision], notes])
 
@@ -311,7 +325,7 @@ def bench(lines: Lines, tiny: bool) -> None:
         with jax.default_matmul_precision("highest") if word == "highest" else nullcontext():
             return {name: stopwatch(f, x, w) for name, f in calls.items()}
 
-    for ((dtype, word), problem), programs in in_batches(lines, product(kinds, rows), ready, 2 * THREADS):
+    for ((dtype, word), problem), programs in in_batches(lines, product(kinds, rows), ready):
         problem = of_type(problem, dtype)
         entry: dict = {"row": name_of(problem), "dtype": dtype, "precision": word, "bytes": array_bytes(problem),
                        "products": problem.products,
@@ -511,21 +525,12 @@ def summary(out: Path) -> str:
     of = {stage: [*entries(out / f"{stage}.jsonl")] for stage in SECONDS}
     lines += [f"{stage}: {len(found)} lines" for stage, found in of.items()]
     lines += [str(e) for e in of["env"] if "ceiling" in e]
-    wrong = [e for e in of["smoke"] if "error failed" in e or e.get("error", 0) > 0.05]
-    wrong += [
-        e
-        for e in of["verify"]
-        if "check failed" in e or e.get("fault") or e.get("holds") is False or e.get("stays") is False
-    ]
-    lines += [f"WRONG {e}" for e in wrong[:20]] or ["nothing was wrong"]
-    for word, dtype in (("default", "float32"), ("highest", "float32"), ("default", "bfloat16")):
-        rows = [e for e in of["bench"] if (e.get("precision"), e.get("dtype")) == (word, dtype)]
-        for peer in ("lax", "torch", "cupy"):
-            ratios = sorted((e[peer] / e["jaxconv"], e["row"]) for e in rows if e.get(peer) and e.get("jaxconv"))
-            if ratios:
-                mean = float(np.exp(np.mean([np.log(r) for r, _ in ratios])))
-                worst = "; ".join(f"{row} {r:.2f}" for r, row in ratios[:5])
-                lines.append(f"{dtype}, {word}: {mean:.2f} of {peer} over {len(ratios)} rows; least: {worst}")
+    wrong = [e for e in of["smoke"] if "stopped" not in e and not e.get("error", np.nan) <= EXACT[e["dtype"]]]
+    good = {"fault": False, "holds": True, "stays": True}
+    wrong += [e for e in of["verify"] if "check failed" in e or any(e.get(k, v) is not v for k, v in good.items())]
+    lines += [f"WRONG {e}" for e in wrong[:20]]
+    lines += [f"{stage}: nothing was wrong" for stage in ("smoke", "verify") if of[stage] and not wrong]
+    lines += _compared([e for e in of["bench"] if "row" in e])
     lines += [str(e) for e in of["nets"]]
     return "\n".join(lines) + "\n"
 
@@ -533,37 +538,62 @@ def summary(out: Path) -> str:
 def report(folders: list[Path]) -> str:
     """A table of what the bench of some runs measured, the last run's where there are several."""
     found, ceilings, nets = {}, {}, []
+    problems = {name_of(p): p for p in (*LARGE, *ROWS)}
     for folder in folders:
-        of = {stage: [*entries(folder / f"{stage}.jsonl")] for stage in ("env", "bench", "nets")}
-        ceilings |= {e["ceiling"]: list(e.values())[1] for e in of["env"] if "ceiling" in e}
+        known = [e for e in entries(folder / "env.jsonl") if "ceiling" in e]
+        ceilings |= {e["ceiling"]: list(e.values())[1] for e in known}
+    for folder in folders:
+        of = {stage: [*entries(folder / f"{stage}.jsonl")] for stage in ("bench", "nets")}
+        head = json.loads((folder / "bench.jsonl").read_text().partition("\n")[0]) if of["bench"] else {}
         for e in (e for e in of["bench"] if "row" in e):
+            # The first stopwatch, of files without a date, counted its trips, and a pass over the smaller operand.
+            trip, rate = (ceilings.get(name, 0.0) for name in ("a trip of a loop", "copy"))
+            operand = min(prod(problems[e["row"]].x_shape), prod(problems[e["row"]].w_shape)) * 4
+            counted = 0.0 if "date" in head or not rate else trip + 2 * operand / rate
+            times = {n: e[n] - counted * (n in PEERS[:2]) for n in PEERS if (e.get(n) or 0) > LEAST}
             known = found.setdefault((e["dtype"], e["precision"], e["row"]), {})
-            known |= {name: value for name, value in e.items() if name not in PEERS or (value or 0) > LEAST}
+            known |= {name: value for name, value in e.items() if name not in PEERS} | times
         nets += of["nets"]
 
     def microseconds(seconds: float | None) -> str:
         return f"{1e6 * seconds:.0f}" if seconds else ""
 
+    bound = ceilings.get("copy")
     lines = ["| problem | type | engine | jaxconv | lax | PyTorch | CuPy | bytes alone |", "| --- |" + " --- |" * 7]
     for (dtype, word, row), e in found.items():
-        times = [microseconds(e.get(name)) for name in PEERS]
-        kind = dtype + f", {word}" * (word != "default")
-        bound = microseconds(e["bytes"] / ceilings["copy"])
-        lines.append(f"| {row} | {kind} | {e.get('engine', '')} | {' | '.join(times)} | {bound} |")
-    lines += ["", *(f"- {name}: {value:.3g}" for name, value in ceilings.items())]
+        times = [microseconds(e.get(name)) for name in PEERS] + [microseconds(bound and e["bytes"] / bound)]
+        lines.append(
+            f"| {row} | {dtype}{f', {word}' * (word != 'default')} | {e.get('engine', '')} | {' | '.join(times)} |"
+        )
+    lines += ["", *_compared(list(found.values())), *(f"- {name}: {value:.3g}" for name, value in ceilings.items())]
     lines += [
         f"- a training step, {e['net']}, {e['images']} images, {e['dtype']}: "
-        + ", ".join(f"{n} {1e3 * e[n]:.1f} ms" for n in ("jaxconv", "lax", "torch") if n in e)
+        + ", ".join(f"{n} {1e3 * e[n]:.1f} ms" for n in PEERS if n in e)
         for e in nets
     ]
     return "\n".join(lines) + "\n"
 
 
+def _compared(rows: list[dict]) -> Iterator[str]:
+    """Of each type and precision, the times of the others as multiples of jaxconv's."""
+    kinds = dict.fromkeys((e["dtype"], e["precision"]) for e in rows)
+    for kind, peer in product(kinds, PEERS[1:]):
+        pairs = [e for e in rows if (e["dtype"], e["precision"]) == kind]
+        pairs = [e for e in pairs if (e.get(peer) or 0) > LEAST and (e.get(PEERS[0]) or 0) > LEAST]
+        ratios = sorted((e[peer] / e[PEERS[0]], e["row"]) for e in pairs)
+        if ratios:
+            mean = float(np.exp(np.mean([np.log(r) for r, _ in ratios])))
+            worst = "; ".join(f"{row} {r:.2f}" for r, row in ratios[:5])
+            yield f"- {', '.join(kind)}: {mean:.2f} of {peer} over {len(ratios)} rows; least: {worst}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "out/accelerator")))
+    new = os.environ.get("OUT", time.strftime("out/accelerator/%Y-%m-%d-%H%M%S"))
+    parser.add_argument("--out", type=Path, default=Path(new), help="a new folder")
     parser.add_argument("--only", choices=SECONDS, action="append", help="a stage; repeatable")
     parser.add_argument("--tiny", action="store_true", help="small, on any machine")
+    parser.add_argument("--threads", type=int, default=THREADS, help="programs compiled, and kept, at once")
     parser.add_argument("--seconds", type=float, default=480, help="for all stages together; each has its share")
     parser.add_argument(
         "--report", type=Path, nargs="+", help="print what these folders hold, for docs/accelerators.md"
@@ -579,10 +609,16 @@ def main() -> int:
     slow = 10 if given.tiny else given.seconds / sum(SECONDS[stage] for stage in stages)  # tiny: on any processor
     seconds = {stage: slow * SECONDS[stage] for stage in stages}
     if given.stage:
-        lines = Lines(given.out / f"{given.stage}.jsonl", 0.9 * seconds[given.stage])
+        lines = Lines(given.out / f"{given.stage}.jsonl", seconds[given.stage])
         globals()[given.stage](lines, given.tiny)
         sys.stdout.flush()
         os._exit(0)  # not waiting for what still compiles
+    if there := [stage for stage in stages if (given.out / f"{stage}.jsonl").exists()]:
+        print(
+            f"--out {given.out}: it holds {there[0]}.jsonl of another run, which stays. Name another folder.",
+            file=sys.stderr,
+        )
+        return 2
     if not given.tiny and jax.default_backend() == "cpu":
         print(
             "scripts/accelerator: JAX sees no accelerator here, only the processor. Install jax with the plugin of the "
@@ -593,7 +629,7 @@ def main() -> int:
     short = []
     with TemporaryDirectory() as programs:
         for stage in stages:
-            variables = os.environ | {"JAX_COMPILATION_CACHE_DIR": programs}
+            variables = os.environ | {"JAX_COMPILATION_CACHE_DIR": programs, "THREADS": str(given.threads)}
             if stage in QUICK:
                 variables["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_enable_triton_gemm=false"
             if stage == "verify":

@@ -42,6 +42,7 @@ FOLDS = 5
 COUNTED = 8  # times that a row counts
 FAR = 0.3  # the least weight of an engine's time
 CAUTION = 0.6  # quantile of what other types take: where they vary, an engine is not to be relied on
+FEW = 12  # measurements, of which no engine is fitted
 HOPELESS = 2.0  # seconds: an engine whose estimate is beyond is not measured
 app = typer.Typer(help=__doc__, rich_markup_mode=None, pretty_exceptions_enable=False)
 Precision = tuple[lax.Precision, lax.Precision] | None
@@ -60,11 +61,12 @@ class About(NamedTuple):
     device: str
     jaxlib: str
     engines: list[str]
+    date: str = ""
 
     @classmethod
     def here(cls) -> "About":
         device = jax.devices()[0]
-        return cls(device.platform, device.device_kind, jaxlib.__version__, list(ENGINES))
+        return cls(device.platform, device.device_kind, jaxlib.__version__, list(ENGINES), time.strftime("%Y-%m-%d"))
 
     @property
     def key(self) -> str:
@@ -134,12 +136,15 @@ def read(path: Path) -> tuple[About, Measured, Measured]:
     return about, *([m for (row, *_), m in found.items() if row == wanted and m.times] for wanted in (True, False))
 
 
-def fitted(engine: Engine, measured: Measured, platform: str) -> dict[str, float]:
+def fitted(engine: Engine, measured: Measured, platform: str, device: str) -> dict[str, float]:
     """The constants of one engine: not negative, least squares of the logarithm.
 
-    Outliers count less, and so does an engine that is far from the best: its time is only to be large.
+    Outliers count less, and so does an engine that is far from the best: its time is only to be large. One that was
+    hardly measured keeps the constants that it has.
     """
     mine = [m for m in measured if engine.name in m.times]
+    if sum(costs.kind(m.problem) == "real" for m in mine) < FEW:
+        return dict(costs.constants(platform, device, jaxlib.__version__)[engine.name])
     near = [min(m.times.values()) / m.times[engine.name] for m in mine]
     kinds = np.array([costs.kind(m.problem) for m in mine])
     times, weights = np.array([m.times[engine.name] for m in mine]), np.sqrt(np.maximum(near, FAR))
@@ -192,16 +197,25 @@ def fit(
     """Fit on all measurements; judge each problem by constants that were fitted without it."""
     about, of_rows, measured = read(data or measurements())
     platform, version = about.platform, about.jaxlib
+    if len(of_rows) + len(measured) < FEW or len(measured) < FOLDS:
+        raise typer.BadParameter(
+            f"--data {data or measurements()}: it has {len(of_rows)} rows and {len(measured)} random problems, too few "
+            f"to fit. Measure on: at least {FEW} in all, and {FOLDS} random ones."
+        )
     found, ratios = [], {name: [] for name in ENGINES}
     for fold in range(FOLDS):
         rest = [one for i, one in enumerate(measured) if i % FOLDS != fold]
-        table = {engine.name: fitted(engine, COUNTED * of_rows + rest, platform) for engine in ENGINES.values()}
+        table = {
+            engine.name: fitted(engine, COUNTED * of_rows + rest, platform, about.device) for engine in ENGINES.values()
+        }
         found += losses(measured[fold::FOLDS], table, platform)
         for problem, times, precision in measured[fold::FOLDS]:
             for name, t in times.items():
                 ratios[name].append(costs.estimate(table, ENGINES[name], problem, platform, precision) / t)
     found.sort(key=lambda row: -row[0])
-    everything = {engine.name: fitted(engine, COUNTED * of_rows + measured, platform) for engine in ENGINES.values()}
+    everything = {
+        engine.name: fitted(engine, COUNTED * of_rows + measured, platform, about.device) for engine in ENGINES.values()
+    }
     own = np.array([loss for loss, *_ in losses(of_rows, everything, platform)])
     values = np.array([row[0] for row in found])
     found_times = [m.times for m in measured if m.times]
@@ -221,7 +235,7 @@ def fit(
         "",
     ]
     print("\n".join(lines))
-    for name, r in ratios.items():
+    for name, r in ((name, r) for name, r in ratios.items() if r):
         quantiles = " ".join(f"{q:.2f}" for q in np.quantile(r, [0.05, 0.25, 0.5, 0.75, 0.95]))
         print(f"{name:9} {len(r)} estimates, quantiles of estimate/measured: {quantiles}")
     for loss, chosen, best, problem in found[:worst]:

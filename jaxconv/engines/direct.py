@@ -55,7 +55,8 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
 def work(problem: Problem, platform="cpu", precision=None) -> dict[str, float]:
     if platform != "cpu":  # one call of a library, and the order of its kernel
         calls = phase_count(problem) if problem.g > 1 or _is_gradient(problem) else 1
-        gradient, unit = _is_gradient(problem), all(abs(axis.S) == abs(axis.L) == 1 for axis in problem.axes)
+        gradient = _is_gradient(problem)
+        unit = all({abs(axis.L), abs(axis.S), abs(axis.D)} == {1} for axis in problem.axes)
         if problem.g > 1 and (problem.n if gradient else problem.c) * problem.m == 1:  # depthwise: of its own kernels
             images = len(problem.axes) == 2
             kind = f"depthwise {'image' if images else 'other'}{' gradient' if gradient else ''}"
