@@ -82,9 +82,9 @@ def _overlapped(x: Array, call: str, axes: tuple[int, ...], lags, how) -> Array:
 
     dtype = x.dtype
     x = x.astype(promoted(dtype, jnp.float32))
-    x = x / power_of_two(jnp.abs(x).max())
+    x = x / power_of_two(jnp.abs(x).max(axes, keepdims=True))
     x = x - x.mean(axes, keepdims=True)
-    x = x / power_of_two(jnp.abs(x).max())
+    x = x / power_of_two(jnp.abs(x).max(axes, keepdims=True))
     here = jnp.ones([x.shape[d] if d in axes else 1 for d in range(x.ndim)], x.dtype)
     count = jnp.maximum(jnp.round(sums(here, here)), 1)
     first, second = sums(x, here), sums(here, x)

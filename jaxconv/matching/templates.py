@@ -26,9 +26,20 @@ from jaxconv.signal.convolution import sum_of
 
 MEASURES = ("ccoeff_normed", "ccoeff", "ccorr_normed", "ccorr", "sqdiff_normed", "sqdiff")
 PADS = ("constant", "edge", "linear_ramp", "maximum", "mean", "median", "minimum", "reflect", "symmetric", "wrap")
-FFT = 4  # roundoffs of the products' and of the terms' root mean square that an FFT's result is off by, at most
-TOLERATED = 1e-4  # error of a similarity
+FFT = 4  # roundoffs of the largest product, and of its terms, that an FFT's result is off by, about
+TOLERATED = 1e-3  # error of a similarity
 FLAT = 16  # roundoffs of a window's own size: one whose standard deviation is less is taken for flat
+
+
+class _Windows(NamedTuple):
+    """Of each window: its product with the template, how many numbers it has, and what these are like."""
+
+    product: Array
+    number: Array
+    mean: Array
+    spread: Array
+    energy: Array
+    size: Array  # what the measure divides by
 
 
 class _Match(NamedTuple):
@@ -107,9 +118,10 @@ def match_template(
     Means and spreads of windows are updated, not subtracted, so a large offset cancels nothing; levels and sizes
     that a measure does not see are taken off first. A window counts as flat whose standard deviation is below 16
     roundoffs of its own root mean square, that of the sum's terms; where `mask` weighs the window (or `image_mask` the
-    template), below 16 roots of the roundoff. The FFT's error is one of the whole image: where it would move the
-    similarity of any window by 1e-4, 'auto' sums element by element instead. With masks, or a `method` that is
-    forced, windows below as much of the image's largest value count as flat, too, unless accuracy is 'elementwise'.
+    template), below 16 roots of the roundoff. The FFT's error is one of the whole image: where it might move the
+    similarity of any window by 1e-3 (with `mask`, a sum of squares by a hundredth), 'auto' sums element by element
+    instead, which takes longer. Where a `method` is forced, windows below as much of the image's largest value count as
+    flat, unless it is 'direct' or 'shifts', or accuracy is 'elementwise'.
 
     Differs from scikit-image: sums are made in the image's floating type; masks, measures, batches. Differs from
     OpenCV: channels are an axis like the others; masks are weights, not squared; 'sqdiff_normed' is not cut at 1.
@@ -182,11 +194,12 @@ def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Matc
     dtype = x.dtype
     x, t = (a.astype(promoted(dtype, jnp.float32)) for a in (x, t))
     w, v = (None if a is None else a.astype(x.dtype) for a in (w, v))
+    t = t if w is None else jnp.where(w == 0, 0, t)
     seen = jnp.isfinite(x) if v is None else jnp.isfinite(x) & (v > 0)
     holes = ~jnp.isfinite(x) if v is None else ~jnp.isfinite(x) & (v > 0)  # their windows are NaN
     x = jnp.where(seen, x, 0)
     if normed:  # sizes drop out, and so no square overflows; where they are subtracted both are divided alike
-        sizes = [power_of_two(jnp.abs(a).max(initial=0)) for a in (x, t)]
+        sizes = [power_of_two(jnp.abs(a).max(axes, keepdims=True, initial=0)) for a in (x, t)]
         sizes = [jnp.maximum(*sizes)] * 2 if squared else sizes
         x, t = x / sizes[0], t / sizes[1]
     weights, given = jnp.ones_like(t) if w is None else w, t
@@ -203,35 +216,50 @@ def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Matc
 
     windows = moments(jnp.where(holes, jnp.nan, x), shape, v)
     broken = jnp.isnan(windows.mean)
-    if w is None:  # all that is known of a window without the template comes without cancellation, and stays local
-        counts, mean, spread = windows
-        energy = spread + counts * (mean + level if measure == "sqdiff_normed" else mean) ** 2
-    else:
+    of_squares = original if measure == "sqdiff_normed" else x
+    pairs = [(masked, weights * t)]
+    if w is not None:
+        pairs += [(masked, weights), (of_squares**2 * (1 if v is None else v), weights)]
+        pairs += [(masked * x, weights)] * (measure == "sqdiff_normed")
         counts = total(weights) if v is None else sums(v, weights)
         counts = jnp.where(counts < 1e-4 * total(weights), 0, counts)  # of an FFT: nothing is left of these windows
-        mean = sums(masked, weights) / jnp.where(counts == 0, 1, counts)
-        energy = sums((original if measure == "sqdiff_normed" else x) ** 2 * (1 if v is None else v), weights)
-        spread = energy - counts * mean**2
-    some = jnp.where(counts == 0, 1, counts)
+
+    def judged(found: list[Array]) -> _Windows:
+        if w is None:  # all that is known of a window without the template comes without cancellation, and stays local
+            number, mean, spread = windows
+            energy = spread + number * (mean + level if measure == "sqdiff_normed" else mean) ** 2
+        else:
+            number, energy = counts, found[2]
+            mean = found[1] / jnp.where(number == 0, 1, number)
+            spread = energy - number * mean**2
+        return _Windows(found[0], number, mean, spread, energy, spread if centred else energy)
+
     # What counts as flat: the error of the sums that a spread is a difference of, or that the product has. An
     # element by element sum of x t is within some roundoffs of |x| |t|, the norms of the window and the template.
     eps = jnp.finfo(x.dtype).eps / 2
     coarse = FLAT * jnp.sqrt(eps)
     limits = (FLAT * eps if w is None else coarse), (FLAT * eps if v is None else coarse)
     largest, own, rounded = (jnp.abs(a).max(axes, keepdims=True) for a in (x, t, given))
-    size = spread if centred else energy
-    flat, lost = spread <= limits[0] ** 2 * energy, size <= some * (limits[0] * largest) ** 2
-    product = sums(masked, weights * t)
+    found = [sums(*pair) for pair in pairs]
+    lost = jnp.zeros((), bool)
     if accuracy != "elementwise" and method not in ("direct", "shifts"):
-        if normed and w is None and v is None and method == "auto":
+        fast = judged(found)
+        if normed and method == "auto":
+            errors = [_of_fft(y, a, b, axes) for y, (a, b) in zip(found, pairs, strict=True)]
+            norms = jnp.sqrt(jnp.maximum(fast.size, 0)) * jnp.sqrt(total(weights * (given if squared else t) ** 2))
+            hidden = (1 + squared) * errors[0] + sum(errors[3:]) > TOLERATED * norms
+            if w is not None:
+                hidden |= errors[2] > 10 * TOLERATED * fast.size
+            plain = windows.spread + windows.weight * windows.mean**2  # of a window without the template's mask
+            hidden &= windows.spread > (FLAT * eps) ** 2 * plain if centred else plain > 0
             literal = partial(sums, method="direct", accuracy="elementwise")  # compiles in the least time; rarely runs
-            error = FFT * eps * (_root_mean(product, axes) + _root_mean(x, axes) * jnp.sqrt(total(t * t)))
-            error, of_t = (2 * error, given) if squared else (error, t)
-            norms = jnp.sqrt(size) * jnp.sqrt(total(of_t * of_t))
-            hidden = _any((error > TOLERATED * norms) & ~(flat if centred else energy <= 0))
-            product = lax.cond(hidden, literal, lambda *_: product, masked, t)
+            found = lax.cond(_any(hidden), lambda: [literal(*pair) for pair in pairs], lambda: found)
         else:
-            flat |= lost
+            lost = fast.size <= jnp.where(fast.number == 0, 1, fast.number) * (limits[0] * largest) ** 2
+    product, counts, mean, spread, energy, _ = judged(found)
+    some = jnp.where(counts == 0, 1, counts)
+    flat = (spread <= limits[0] ** 2 * energy) | lost
+    energy = jnp.where(lost, 0, energy)
     if v is None:
         template, squares = jnp.zeros((), x.dtype) if centred else total(weights * t), total(weights * t * t)
         norm = total(weights * given**2)
@@ -246,7 +274,7 @@ def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Matc
     if measure in ("ccorr", "ccoeff"):
         return answer(product)
     if squared:
-        shifted = spread + counts * mean**2 if w is None else sums(masked * x, weights)
+        shifted = spread + counts * mean**2 if w is None else found[-1]
         difference = jnp.maximum(shifted - 2 * product + squares, 0)
         return answer(_ratio(difference, energy, norm, 1.0) if normed else difference)
     if not centred:
@@ -256,8 +284,12 @@ def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Matc
     return answer(jnp.clip(jnp.where(flat, 0, value), -1, 1))
 
 
-def _root_mean(a: Array, axes: tuple[int, ...]) -> Array:
-    return jnp.sqrt(jnp.mean(lax.stop_gradient(a) ** 2, axes, keepdims=True))
+# An FFT's error is spread over all outputs, or comes back at places that have to do with the largest values'.
+def _of_fft(y: Array, a: Array, b: Array, axes: tuple[int, ...]) -> Array:
+    """About the largest error of y, the sums of a times b, by an FFT."""
+    y, a, b = lax.stop_gradient((y, a, b))
+    most, largest = (jnp.abs(array).max(axes, keepdims=True) for array in (y, a))
+    return FFT * jnp.finfo(y.dtype).eps / 2 * (most + largest * jnp.sqrt((b * b).sum(axes, keepdims=True)))
 
 
 # In a batch one answer for all, or `jax.vmap` would make both of a `lax.cond`'s branches.
