@@ -4,6 +4,7 @@ An error names the call, what came, the rule, and the remedy.
 """
 
 import operator
+from collections.abc import Mapping
 from functools import reduce
 from typing import Any
 
@@ -134,6 +135,15 @@ def frozen(call: str, name: str, value: Any) -> Any:
             "Pass Python integers, strings or tuples of them, under `jax.jit` as static arguments."
         ) from e
     return value
+
+
+def frozen_method(call: str, method: Any) -> Any:
+    """A `method` that can be hashed: of a mapping its items, of which `dict` makes it again."""
+    if method == "separable":
+        raise ValueError(
+            f"`{call}` got method='separable': no known kernel is split here. Pass 'auto', or the name of an engine."
+        )
+    return tuple(method.items()) if isinstance(method, Mapping) else frozen(call, "method", method)
 
 
 def described(array) -> str:

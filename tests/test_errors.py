@@ -257,6 +257,10 @@ CALLS = {
     # matching
     "measure": (lambda: matching.match_template(x2, x2, measure="ssim"), ValueError, "measure='ssim'", "'ccoeff_normed'"),
     "template": (lambda: matching.match_template(x1, x2), Argument, "image of float32[8]", "no more dimensions"),
+    "templates": (
+        lambda: matching.match_template(jnp.ones((3, 9)), jnp.ones((2, 3)), axes=-1), ValueError, "template of float32[2, 3]", "jax.vmap",
+    ),
+    "split": (lambda: matching.match_template(x1, h1, method="separable"), ValueError, "method='separable'", "engine"),
     "mask": (lambda: matching.match_template(x2, x2, mask=h1), ValueError, "mask of shape (3,)", "broadcast_to"),
     "larger template": (lambda: matching.match_template(h1, x1), ValueError, "shape (3,)", "pad_input=True"),
     "complex image": (lambda: matching.match_template(1j * x1, h1), TypeError, "complex64[8]", "jaxconv.correlate"),

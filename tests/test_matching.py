@@ -212,6 +212,12 @@ def test_a_bright_corner_hides_no_match_of_a_mask(measure, masked, rng):
     np.testing.assert_allclose(found[:14, :14], expected[:14, :14], rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("function", [lambda x, **how: match_template(x, x[2:7, 3:9], **how), autocorrelation])
+def test_a_method_for_each_pass_is_a_method(function, rng):
+    x = rng.normal(size=(16, 17)).astype(np.float32)
+    np.testing.assert_array_equal(function(x, method={"forward": "shifts"}), function(x, method="shifts"))
+
+
 def test_the_size_of_one_image_is_nothing_to_the_others(rng):
     x = rng.normal(size=(20, 20)).astype(np.float32)
     images = np.stack([x * np.float32(1e-22), x])

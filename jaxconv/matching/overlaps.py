@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxconv.arguments import as_floating, axis_indices, described, frozen, promoted
+from jaxconv.arguments import as_floating, axis_indices, described, frozen, frozen_method, promoted
 from jaxconv.matching.windows import power_of_two
 from jaxconv.planner import Accuracy, Method, Precision
 from jaxconv.signal.convolution import sum_of
@@ -70,15 +70,16 @@ def autocorrelation(
         )
     along = tuple(range(x.ndim)) if axes is None else axis_indices(call, "axes", frozen(call, "axes", axes), x.ndim)
     lags = tuple((-(x.shape[d] // 2), x.shape[d] // 2) for d in along) if lags is None else frozen(call, "lags", lags)
-    return _overlapped(x, call, along, lags, (frozen(call, "method", method), accuracy, precision))
+    return _overlapped(x, call, along, lags, (frozen_method(call, method), accuracy, precision))
 
 
 @partial(jax.jit, static_argnums=range(1, 5), inline=True)
 def _overlapped(x: Array, call: str, axes: tuple[int, ...], lags, how) -> Array:
-    method, accuracy, _ = how
+    method, accuracy, precision = how
+    method = dict(method) if isinstance(method, tuple) else method
 
     def sums(a, b):
-        return sum_of(call, False, a, b, "full", *how, axes=axes, lags=lags)
+        return sum_of(call, False, a, b, "full", method, accuracy, precision, axes=axes, lags=lags)
 
     dtype = x.dtype
     x = x.astype(promoted(dtype, jnp.float32))

@@ -18,6 +18,7 @@ from jaxconv.arguments import (
     common_dtype,
     described,
     frozen,
+    frozen_method,
     promoted,
 )
 from jaxconv.matching.windows import Moments, moments, power_of_two
@@ -154,6 +155,12 @@ def match_template(
                 "Broadcast it with `jnp.broadcast_to`."
             )
     dtype = common_dtype(call, x, t)
+    batches = [[n for d, n in enumerate((1,) * (rank - a.ndim) + a.shape) if d not in along] for a in (x, t)]
+    if any(1 != n != m != 1 for n, m in zip(*batches, strict=True)):
+        raise ValueError(
+            f"`{call}` got an image of {described(x)} and a template of {described(t)} to match along axes={given!r}: "
+            "the other axes are a batch, and must be of one length, or of length 1. Name `axes`, or use `jax.vmap`."
+        )
     x, t, w, v = (
         None if a is None else a.astype(dtype).reshape((1,) * (rank - a.ndim) + a.shape) for a in (x, t, *masks)
     )
@@ -174,13 +181,14 @@ def match_template(
             f"`{call}` got an image of shape {np.shape(image)} and a template of shape {np.shape(template)}: image "
             "must be larger than template, and neither empty. Pass `pad_input=True`, or a smaller template."
         )
-    static = _Match(call, name, tuple(sorted(along)), (frozen(call, "method", method), accuracy, precision))
+    static = _Match(call, name, tuple(sorted(along)), (frozen_method(call, method), accuracy, precision))
     return _matched(x, t, w, v, static)
 
 
 @partial(jax.jit, static_argnums=4, inline=True)
 def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Match) -> Array:
     call, measure, axes, (method, accuracy, precision) = static
+    method = dict(method) if isinstance(method, tuple) else method
 
     def sums(a: Array, b: Array, method=method, accuracy=accuracy) -> Array:
         """sum over k of a[o + k] * b[k], for the windows that lie inside."""
