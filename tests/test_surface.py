@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 import re
 from functools import cache
+from itertools import product
 
 import jax
 import jax.numpy as jnp
@@ -297,11 +298,17 @@ def test_an_empty_array_or_a_number_is_served_or_refused(name, which):
 CONVERTED = ["ndimage.gaussian_filter", "signal.savgol_filter", "matching.match_template", "matching.find_matches"]
 
 
-@pytest.mark.parametrize("name", [*CONVERTED, "attribution.saliency", "attribution.integrated_gradients"])
-@pytest.mark.parametrize("dtype", ["uint8", "float16"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        *product([*CONVERTED, "attribution.saliency", "attribution.integrated_gradients"], ["uint8", "float16"]),
+        ("signal.deconvolve", "bool"), ("attribution.energy_in_mask", "bool"),
+        ("matching.phase_cross_correlation", "complex64"),
+    ],
+)  # fmt: skip
 def test_a_conversion_that_is_meant_is_no_promotion(name, dtype):
     """Integers to floating numbers, and half types to those they are summed in."""
-    arrays = [a.astype(dtype) for a in arrays_of(name)]
+    arrays = [(a % 2 if dtype == "bool" else a).astype(dtype) for a in arrays_of(name)]
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         found = served(name, *arrays)
     assert found or (dtype == "uint8" and name.startswith("attribution"))

@@ -11,7 +11,7 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxconv.arguments import as_array, as_real
+from jaxconv.arguments import as_array, as_real, promoted
 from jaxconv.attribution.networks import (
     Model,
     background,
@@ -258,6 +258,7 @@ def energy_in_mask(maps: ArrayLike, masks: ArrayLike) -> Array:
     """
     maps, masks = _pair("energy_in_mask", maps, masks)
     axes = tuple(range(1, maps.ndim))
+    maps = maps.astype(promoted(maps.dtype, jnp.float32))
     weight = jnp.maximum(maps, 0)
     total = weight.sum(axes)
     inside = jnp.where(masks > jnp.zeros_like(masks), weight, 0).sum(axes)

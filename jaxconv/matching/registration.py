@@ -107,7 +107,7 @@ def phase_cross_correlation(
 @partial(jax.jit, static_argnums=(2, 3, 4), inline=True)
 def _registered(a: Array, b: Array, factor: float, real: bool, phase: bool) -> Registration:
     scales = [power_of_two(jnp.abs(c).max()) for c in (a, b)]  # so that no square overflows
-    a, b = (c / scale for c, scale in zip((a, b), scales, strict=True))
+    a, b = (c * (1 / scale).astype(c.dtype) for c, scale in zip((a, b), scales, strict=True))
     R, M = (jnp.fft.fftn(a), jnp.fft.fftn(b)) if real else (c.astype(promoted(c.dtype, jnp.complex64)) for c in (a, b))
     product = R * jnp.conj(M)
     if phase:

@@ -110,7 +110,7 @@ def deconvolve(signal: ArrayLike, divisor: ArrayLike) -> tuple[Array, Array]:
     dtype = dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.result_type(float)
     if len(d) > len(a):
         return jnp.zeros(0, dtype), a
-    if not isinstance(d, Tracer) and d[0] == 0:
+    if not isinstance(d, Tracer) and not d[0]:
         raise ValueError(f"`{call}` got a divisor that begins with 0: it divides by it. Leave out its leading zeros.")
     return _divided(a.astype(dtype), d.astype(dtype))
 
