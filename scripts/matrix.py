@@ -141,7 +141,11 @@ def main(
         table.append((chosen.name, *cells, *([] if "demo" in jobs else ["not run"])))
         if demo and not row and not quick:
             write(table)  # so far
-    console.print(f"failed: {', '.join(failed)}; see {LOGS}" if failed else f"all {len(table)} rows are well")
+    absent = [name for name, *cells in table if "not here" in cells]
+    console.print(
+        f"{len(table) - len(absent)} of {len(table)} rows ran" + f"; not here: {', '.join(absent)}" * bool(absent)
+    )
+    console.print(f"failed: {', '.join(failed)}; see {LOGS}" if failed else "all that ran are well")
     raise typer.Exit(bool(failed))
 
 
