@@ -231,7 +231,6 @@ HOLDS = {
 }
 
 
-@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ROWS)
 def test_how_memory_holds_an_array_changes_nothing(name):
     for how, held in HOLDS.items():
