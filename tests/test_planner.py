@@ -75,6 +75,13 @@ def test_a_tpu_has_no_transforms_in_double_precision():
     assert choose(double, Wishes(), "tpu").name in ("shifts", "direct", "gemm")
 
 
+def test_a_plan_of_cufft_holds_no_more_than_it_can():
+    large = replace(LONG, n=1 << 15)
+    assert "more than plans of cuFFT do; use method='overlap'" in ENGINES["fft"].refusal(large, "gpu")
+    assert ENGINES["fft"].refusal(large, "cpu") is ENGINES["fft"].refusal(LONG, "gpu") is None
+    assert choose(large, Wishes(), "gpu").name == "overlap"
+
+
 def test_a_device_that_was_not_measured_is_served_by_the_one_most_alike():
     [nearest] = {id(costs.tables("gpu", name)) for name in ("NVIDIA H100 PCIe", "NVIDIA H200", "")}
     assert nearest == id(costs.tables("gpu", "NVIDIA H100 80GB HBM3"))

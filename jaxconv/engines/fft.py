@@ -35,11 +35,16 @@ from jaxconv.engines.phases import by_units, units, work_of_units
 from jaxconv.problem import Axis, Problem
 
 RADICES = (2, 3, 5, 7)
+PLAN = 4e9  # bytes that one plan of cuFFT may hold, beyond which XLA ends the process (jax-ml/jax issue 9591)
 LONG = 1 << 17  # a transform that does not fit the caches near a core
 
 
 def refusal(problem: Problem, platform: str | None) -> str | None:
-    return refuse_types("fft", problem, platform)
+    if no := refuse_types("fft", problem, platform):
+        return no
+    if platform == "gpu" and (size := memory(problem)) > 3 * PLAN:  # of x, w and y
+        return f"fft: its transforms hold {size / 1e9:.0f} GB, more than plans of cuFFT do; use method='overlap'."
+    return None
 
 
 def refuse_types(name: str, problem: Problem, platform: str | None) -> str | None:
