@@ -234,6 +234,20 @@ WAYS = {
 }
 
 
+# As XLA compiles by default, where the short form takes less: what is rounded twice there may be rounded once here.
+AS_USERS_GET_IT = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+
+
+@pytest.mark.parametrize("cval", [0, 2.5])
+def test_optimised_programs(cval):
+    """Known weights and border, of which a compiler knows the most."""
+    rng = np.random.default_rng(0)
+    for shape in ((3, 3), (1, 5), (4, 2)):
+        x, w = rng.integers(0, 200, (40, 30)).astype(np.uint8), rng.integers(1, 10, shape) / 10
+        program = jax.jit(lambda x: ndimage.correlate(x, w, mode="constant", cval=cval)).lower(x)
+        alike(program.compile(AS_USERS_GET_IT)(x), scipy.ndimage.correlate(x, w, mode="constant", cval=cval))
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_transformations_without_x64(way):
     with jax.enable_x64(False):
