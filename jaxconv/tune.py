@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -20,6 +20,7 @@ from jaxconv.wisdom import NONE, Wisdom, read, write
 
 QUANTILE = 0.2
 REPEATED = 20  # calls in one program on an accelerator
+SHORTEST = 1e-9  # seconds: of what is lost in the noise
 WINDOW = 0.02  # seconds that are timed at a time there, so that the way to the device and back is a small part
 SLOW = 8  # an engine that takes so many times the best is not called again
 ROUNDS, MOST = 3, 600  # in which the engines take turns; calls of each in all
@@ -140,7 +141,7 @@ def measure(
             times[name].append(once())
             while time.perf_counter() < end and len(times[name]) < MOST:
                 times[name].append(once())
-    return {name: sorted(found)[int(QUANTILE * (len(found) - 1))] for name, found in times.items()}
+    return {name: max(SHORTEST, sorted(found)[int(QUANTILE * (len(found) - 1))]) for name, found in times.items()}
 
 
 def stopwatch(f: Callable, x: jax.Array, w: jax.Array, repeated: int | None = None) -> Callable[[], float]:
@@ -158,14 +159,16 @@ def stopwatch(f: Callable, x: jax.Array, w: jax.Array, repeated: int | None = No
     y = jnp.zeros_like(jax.eval_shape(f, x, w))
     programs = [_looped.lower(one, repeated, x, w, y).compile() for one in (f, None)]
 
+    @cache
+    def calls() -> int:  # that fill the window; counted when the first time is taken, since other programs compile now
+        _seconds(programs[0], x, w, y)
+        return max(1, min(50, int(WINDOW / _seconds(programs[0], x, w, y))))
+
     def once() -> float:
-        if not calls:  # a call that warms up, and how many fill the window
-            once = max(_seconds(programs[0], x, w, y) for _ in range(2))
-            calls.append(max(1, min(50, int(WINDOW / once))))
-        whole, empty = (_seconds(program, x, w, y, calls=calls[0]) for program in programs)
+        count = calls()
+        whole, empty = (_seconds(program, x, w, y, calls=count) for program in programs)
         return (whole - empty) / repeated
 
-    calls: list[int] = []
     return once
 
 

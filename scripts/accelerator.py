@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -51,7 +51,7 @@ SECONDS = {"env": 20, "smoke": 45, "verify": 75, "sweep": 200, "bench": 90, "net
 HIGHEST = (lax.Precision.HIGHEST,) * 2
 PRECISIONS = {"default": (lax.Precision.DEFAULT,) * 2, "highest": HIGHEST}
 QUICK = ("smoke", "verify", "sweep")  # without Triton's products, of which XLA compiles dozens to choose one
-THREADS = int(os.environ.get("THREADS", min(12, os.cpu_count() or 1)))  # programs compiled at once
+THREADS = int(os.environ.get("ACCELERATOR_THREADS", min(12, os.cpu_count() or 1)))  # programs compiled at once
 EXACT = dict.fromkeys(("float32", "complex64"), 1e-5) | {
     "float64": 1e-12,
     "int32": 0.0,
@@ -419,14 +419,20 @@ def nets(lines: Lines, tiny: bool) -> None:
 
         entry: dict = {"net": f"{depth} blocks, {width} channels", "images": images, "dtype": dtype}
         for name, convolution in (("jaxconv", conv_general_dilated), ("lax", lax.conv_general_dilated)):
-            start = time.perf_counter()
-            done = jax.jit(partial(step, convolution)).lower(kernels, x).compile()
-            entry[f"{name}, compile"] = time.perf_counter() - start
-            entry[name] = _median(partial(_seconds, done, kernels, x), 10)
-            entry[f"{name}, bytes between"] = done.memory_analysis().temp_size_in_bytes
-        with suppress(ImportError):
-            entry |= _net_by_torch(images, width, size, depth, dtype)
+            found = tried(_net_by_jax, partial(step, convolution), kernels, x)
+            entry |= told(found, name) if isinstance(found, Exception) else {name + key: v for key, v in found.items()}
+        found = tried(_net_by_torch, images, width, size, depth, dtype)
+        if not isinstance(found, ImportError):
+            entry |= told(found, "torch") if isinstance(found, Exception) else found
         lines.add(entry)
+
+
+def _net_by_jax(step: Callable, kernels, x) -> dict[str, float]:
+    start = time.perf_counter()
+    done = jax.jit(step).lower(kernels, x).compile()
+    compiling = time.perf_counter() - start
+    seconds = _median(partial(_seconds, done, kernels, x), 10)
+    return {"": seconds, ", compile": compiling, ", bytes between": done.memory_analysis().temp_size_in_bytes}
 
 
 def _net_by_torch(images: int, width: int, size: int, depth: int, dtype: str) -> dict:
@@ -629,7 +635,7 @@ def main() -> int:
     short = []
     with TemporaryDirectory() as programs:
         for stage in stages:
-            variables = os.environ | {"JAX_COMPILATION_CACHE_DIR": programs, "THREADS": str(given.threads)}
+            variables = os.environ | {"JAX_COMPILATION_CACHE_DIR": programs, "ACCELERATOR_THREADS": str(given.threads)}
             if stage in QUICK:
                 variables["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_enable_triton_gemm=false"
             if stage == "verify":

@@ -131,6 +131,8 @@ def memory(problem: Problem, platform="cpu") -> float:
     if problem.taps <= problem.outputs:
         products = min(problem.taps, UNROLLED) * prod(problem.y_shape) if problem.c > NARROW else 0
         return itemsize(problem) * (padded_elements(problem) + prod(problem.w_shape) + woven + products)
+    if platform != "cpu" and problem.n * problem.m == 1 and problem.outputs <= UNROLLED:
+        return itemsize(problem) * woven  # one kernel makes and sums the products
     if platform != "cpu" or not _accumulates(problem):
         windows = min(problem.outputs, UNROLLED) * problem.n * problem.g * problem.c * problem.taps
         return itemsize(problem) * (padded_elements(problem) + woven + windows)
