@@ -3,14 +3,17 @@
 An error names the call, what came, the rule, and the remedy.
 """
 
+import inspect
 import operator
-from collections.abc import Mapping
-from functools import reduce
-from typing import Any
+from collections.abc import Callable
+from functools import reduce, wraps
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+T = TypeVar("T")
 
 
 class ArgumentError(ValueError, TypeError, RuntimeError):
@@ -123,27 +126,36 @@ def common_dtype(call: str, x: Any, h: Any) -> np.dtype:
 
 def frozen(call: str, name: str, value: Any) -> Any:
     """`value` with its lists and arrays turned into tuples, so that it can be hashed."""
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
-        return tuple(frozen(call, name, v) for v in value)
     try:
         hash(value)
+        return value
     except TypeError as e:
+        if isinstance(value, np.ndarray):
+            return frozen(call, name, value.tolist())
+        if hasattr(value, "_fields"):
+            return type(value)(*(frozen(call, *field) for field in zip(value._fields, value, strict=True)))
+        if isinstance(value, list | tuple):
+            return tuple(frozen(call, name, v) for v in value)
         raise TypeError(
             f"`{call}` got {name} of type {type(value).__name__}: it must be known when the call is traced. "
             "Pass Python integers, strings or tuples of them, under `jax.jit` as static arguments."
         ) from e
-    return value
 
 
-def frozen_method(call: str, method: Any) -> Any:
-    """A `method` that can be hashed: of a mapping its items, of which `dict` makes it again."""
-    if method == "separable":
-        raise ValueError(
-            f"`{call}` got method='separable': no known kernel is split here. Pass 'auto', or the name of an engine."
-        )
-    return tuple(method.items()) if isinstance(method, Mapping) else frozen(call, "method", method)
+def once_per_signature(f: Callable[..., T]) -> Callable[..., T]:
+    """f under `jax.jit`: what it checks and decides is done once for each signature, when it is traced.
+
+    Its keyword-only arguments are static, and `frozen`; one of them is `call`, of which errors speak.
+    """
+    kinds = inspect.signature(f).parameters.items()
+    names = [name for name, parameter in kinds if parameter.kind is parameter.KEYWORD_ONLY]
+    jitted = jax.jit(f, static_argnames=names, inline=True)
+
+    @wraps(f)
+    def run(*arrays, call: str, **static) -> T:
+        return jitted(*arrays, call=call, **{name: frozen(call, name, value) for name, value in static.items()})
+
+    return run
 
 
 def described(array) -> str:

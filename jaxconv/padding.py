@@ -7,35 +7,23 @@ length of the input along an axis, M that of the kernel.
 
 import operator
 from collections.abc import Sequence
-
-import jax.numpy as jnp
+from typing import Any, NamedTuple
 
 from jaxconv.arguments import integers, is_integer
+from jaxconv.boundary import NDIMAGE, Boundary, extended
 from jaxconv.problem import Axis
 
 MODES = ("full", "same", "valid")
-
-# The name here (scipy.ndimage's, with its aliases) and jnp.pad's name for the same extension.
-BOUNDARIES = {
-    "constant": "constant",
-    "reflect": "symmetric",  # d c b a | a b c d | d c b a
-    "mirror": "reflect",  #      d c b | a b c d | c b a
-    "nearest": "edge",  #      a a a a | a b c d | d d d d
-    "wrap": "wrap",  #         a b c d | a b c d | a b c d
-    "grid-constant": "constant",
-    "grid-mirror": "symmetric",
-    "grid-wrap": "wrap",
-}
 
 
 def lax_axes(
     call: str,
     extents: Sequence[int],
     kernel: Sequence[int],
-    strides,
+    strides: Sequence[int],
     padding,
-    input_dilation=None,
-    kernel_dilation=None,
+    input_dilation: Sequence[int] | None = None,
+    kernel_dilation: Sequence[int] | None = None,
 ) -> tuple[Axis, ...]:
     """The axes of a correlation with lax's strides, padding and dilations.
 
@@ -46,13 +34,10 @@ def lax_axes(
     >>> lax_axes("f", [7], [3], [2], "SAME")
     (Axis(I=7, K=3, O=4, L=1, S=2, D=1, p=1),)
     """
-    ones = (1,) * len(extents)
-    S = integers(call, "window_strides", strides, len(ones), least=1)
-    L = integers(call, "lhs_dilation", ones if input_dilation is None else input_dilation, len(ones), least=1)
-    D = integers(call, "rhs_dilation", ones if kernel_dilation is None else kernel_dilation, len(ones), least=1)
-    pads = _pads(call, extents, kernel, S, padding, L, D)
+    L, D = input_dilation or [1] * len(extents), kernel_dilation or [1] * len(extents)
+    pads = _pads(call, extents, kernel, strides, padding, L, D)
     axes = []
-    for i, k, s, l, d, (low, high) in zip(extents, kernel, S, L, D, pads, strict=True):
+    for i, k, s, l, d, (low, high) in zip(extents, kernel, strides, L, D, pads, strict=True):
         padded = low + _dilated(i, l) + high
         if padded < 0:
             raise ValueError(
@@ -137,8 +122,9 @@ def mode_axes(
             f"`{call}` got shapes {tuple(extents)} and {tuple(kernel)}. For 'valid' mode, one must be at least as "
             "large as the other in every dimension. Use mode='same' or 'full', or crop one of them."
         )
-    origins = (origin,) * len(pairs) if is_integer(origin) else origin
-    origins = integers(call, "origin", origins, len(pairs))
+    origins = (0,) * len(pairs)
+    if origin != 0:
+        origins = integers(call, "origin", (origin,) * len(pairs) if is_integer(origin) else origin, len(pairs))
     if any(origins) and mode != "same":
         raise ValueError(
             f"`{call}` got origin={origin!r} with mode={mode!r}: an origin shifts mode 'same' only. "
@@ -191,36 +177,92 @@ def lag_axes(call: str, extents: Sequence[int], kernel: Sequence[int], lags) -> 
     )
 
 
-def extend(call: str, x, axes: Sequence[Axis | None], boundary, outside: bool = True, value=None):
+class Modes(NamedTuple):
+    """SciPy's modes, of a convolution (flip) or a correlation."""
+
+    mode: str
+    flip: bool
+    origin: int | Sequence[int] = 0
+
+    @property
+    def outside(self) -> bool:
+        """Whether outputs ask for what lies beyond the border."""
+        return self.mode != "valid"
+
+    def axes(self, call: str, extents: Sequence[int], kernel: Sequence[int]) -> tuple[Axis, ...]:
+        return mode_axes(call, extents, kernel, self.mode, self.flip, self.origin)
+
+
+class Lags(NamedTuple):
+    """A correlation at some lags."""
+
+    lags: Any
+    flip = False
+    outside = True
+
+    def axes(self, call: str, extents: Sequence[int], kernel: Sequence[int]) -> tuple[Axis, ...]:
+        return lag_axes(call, extents, kernel, self.lags)
+
+
+class Centred(NamedTuple):
+    """As many outputs as inputs, the kernel's `centres` over them: i = o + k - centre, or o - k + centre (flip)."""
+
+    centres: tuple[int, ...]
+    flip: bool
+    outside = True
+
+    def axes(self, call: str, extents: Sequence[int], kernel: Sequence[int]) -> tuple[Axis, ...]:
+        sign = -1 if self.flip else 1
+        sizes = zip(extents, kernel, self.centres, strict=True)
+        return tuple(Axis(n, m, n, D=sign, p=sign * centre) for n, m, centre in sizes)
+
+
+class Resampled(NamedTuple):
+    """A convolution between zeros put in and samples left out along one axis: up*i = down*o - k + centre."""
+
+    up: int
+    down: int
+    centre: int
+    outputs: int
+    flip = True
+    outside = True
+
+    def axes(self, call: str, extents: Sequence[int], kernel: Sequence[int]) -> tuple[Axis, ...]:
+        ((n,), (m,)) = extents, kernel
+        return (Axis(n, m, self.outputs, L=self.up, S=self.down, D=-1, p=-self.centre),)
+
+
+Relation = Modes | Lags | Centred | Resampled  # how two plain arrays meet: `flip` says that it is a convolution
+
+
+def extend(call: str, x, axes: Sequence[Axis | None], boundary: Any, outside: bool = True, value: Any = None):
     """(x, axes) with x extended beyond its border as far as the outputs ask for.
 
-    The dimensions of `x` are the axes, those without a relation (None) are left alone; `boundary` is one name, or one
-    for each axis. `value` stands outside under 'constant'; None is zero. The extension repeats, so
-    a kernel may be many times as long as the input. For zeros, or where `outside` is false,
-    nothing needs to be done: positions outside the input are not in the relation, and
-    count as zero.
+    The dimensions of `x` are the axes, those without a relation (None) are left alone; `boundary` is one name of
+    `scipy.ndimage`'s, or one for each axis, or a row of the table. `value` stands outside under 'constant'; None is
+    zero. For zeros, or where `outside` is false, nothing needs to be done: positions outside the input are not in the
+    relation, and count as zero.
     """
-    names = (boundary,) * len(axes) if isinstance(boundary, str) else boundary
-    if not isinstance(names, tuple) or not all(isinstance(n, str) and n in BOUNDARIES for n in names):
+    given = boundary if isinstance(boundary, tuple) else (boundary,) * len(axes)
+    found = [b if isinstance(b, Boundary) else NDIMAGE.get(b if isinstance(b, str) else "") for b in given]
+    rows = [row for row in found if row]
+    if len(rows) < len(found):
         raise ValueError(
-            f"`{call}` got boundary={boundary!r}: the boundaries are {', '.join(map(repr, BOUNDARIES))}. "
+            f"`{call}` got boundary={boundary!r}: the boundaries are {', '.join(map(repr, NDIMAGE))}. "
             "Pass one; SciPy's 'symm' is 'reflect', its 'fill' is 'constant'."
         )
-    if len(names) != len(axes):
+    if len(rows) != len(axes):
         raise ValueError(
-            f"`{call}` got boundary={boundary!r} of length {len(names)}: there are {len(axes)} axes. "
+            f"`{call}` got boundary={boundary!r} of length {len(rows)}: there are {len(axes)} axes. "
             "Pass one name, or one for each axis."
         )
     if not outside or not x.size:
         return x, tuple(axes)
-    found = list(axes)
-    for d, (axis, name) in enumerate(zip(axes, names, strict=True)):
-        width = axis.reach if axis else (0, 0)
-        constant = BOUNDARIES[name] == "constant"
-        if axis is None or not any(width) or (constant and value is None):
+    more = list(axes)
+    for d, (axis, row) in enumerate(zip(axes, rows, strict=True)):
+        if axis is None or not any(axis.reach) or (row.name == "constant" and value is None):
             continue
-        pads = [(0, 0)] * d + [width] + [(0, 0)] * (x.ndim - d - 1)
-        more = {"constant_values": value} if constant else {}
-        x = jnp.pad(x, pads, mode=BOUNDARIES[name], **more)
-        found[d] = axis.extended(*width)
-    return x, tuple(found)
+        low, high = axis.reach
+        fill = 0 if value is None else value
+        x, more[d] = extended(x, d, low, high, row, fill), axis.extended(low, high)
+    return x, tuple(more)

@@ -10,7 +10,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from jaxconv.arguments import as_array
 from jaxconv.costs import is_prior
-from jaxconv.planner import Candidate, Wishes, candidates
+from jaxconv.planner import Candidate, Options, candidates, planned_for
 from jaxconv.problem import Problem
 
 DERIVATIVES = {"forward": "", "input": ", if differentiated in x", "kernel": ", if differentiated in w"}
@@ -26,30 +26,29 @@ class Plan:
     """
 
     problem: Problem
-    wishes: Wishes
+    options: Options
     platform: str
 
     @cached_property
-    def _passes(self) -> dict[str, tuple[Problem, Wishes]]:
-        problem, wishes = self.problem, self.wishes
+    def _passes(self) -> dict[str, tuple[Problem, Options]]:
+        problem, options = self.problem, self.options
         return {
-            "forward": (problem, wishes),
-            "input": (problem.input_pass, wishes.input_pass),
-            "kernel": (problem.kernel_pass, wishes.kernel_pass),
+            "forward": (problem, options),
+            "input": (problem.input_pass, options.input_pass),
+            "kernel": (problem.kernel_pass, options.kernel_pass),
         }
 
     @cached_property
-    def candidates(self) -> dict[str, list[Candidate]]:
+    def candidates(self) -> dict[str, tuple[Candidate, ...]]:
         return {name: candidates(p, w, self.platform) for name, (p, w) in self._passes.items()}
 
     @cached_property
     def engines(self) -> dict[str, str | None]:
         """For each pass the engine that would run; None where the forced one refuses."""
         chosen = {}
-        for name, (_, wishes) in self._passes.items():
+        for name, (_, options) in self._passes.items():
             admitted = [c.engine.name for c in self.candidates[name] if c.refusal is None]
-            forced = wishes.forward
-            chosen[name] = admitted[0] if forced == "auto" else forced if forced in admitted else None
+            chosen[name] = next((engine for engine in options.engines or admitted if engine in admitted), None)
         return chosen
 
     def __str__(self) -> str:
@@ -128,7 +127,7 @@ def plan(f: Callable | Problem, *args, platform: str | None = None, **kwargs) ->
             f"`jaxconv.plan` got platform={platform!r}: the platforms are 'cpu', 'gpu' and 'tpu'. Pass one of them."
         )
     if isinstance(f, Problem):
-        return Plans([Plan(f, Wishes(), platform)])
+        return Plans([Plan(f, Options(), platform)])
     if not callable(f):
         raise TypeError(
             f"`jaxconv.plan(f, *args)` got f of type {type(f).__name__}: it must be a function or a Problem. "
@@ -149,14 +148,15 @@ def plan(f: Callable | Problem, *args, platform: str | None = None, **kwargs) ->
         return f(*args, **kwargs)
 
     arrays = [leaf for leaf, traced in zip(leaves, is_array, strict=True) if traced]
-    jaxpr = jax.make_jaxpr(call)(*arrays).jaxpr
-    return Plans(Plan(problem, wishes, platform) for problem, wishes in _contractions(jaxpr))
+    with planned_for(platform):
+        jaxpr = jax.make_jaxpr(call)(*arrays).jaxpr
+    return Plans(Plan(problem, options, platform) for problem, options in _contractions(jaxpr))
 
 
-def _contractions(jaxpr: Jaxpr) -> Iterator[tuple[Problem, Wishes]]:
+def _contractions(jaxpr: Jaxpr) -> Iterator[tuple[Problem, Options]]:
     for equation in jaxpr.eqns:
         if equation.primitive.name == "contract":
-            yield equation.params["problem"], equation.params["wishes"]
+            yield equation.params["problem"], equation.params["options"]
         for value in jax.tree.leaves(
             list(equation.params.values()), is_leaf=lambda v: isinstance(v, Jaxpr | ClosedJaxpr)
         ):

@@ -2,49 +2,73 @@
 
 A choice changes speed and rounding, never meaning. The planner computes nothing; it
 asks every engine whether it can and what it would cost, and takes the cheapest that
-the caller's wishes admit.
+the caller's options admit.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import jax
 from jax import lax
+from jax.experimental.xla_metadata import set_xla_metadata
 
 from jaxconv.costs import seconds
 from jaxconv.engines import ENGINES, Engine
 from jaxconv.problem import Problem
-from jaxconv.wisdom import Wisdom, current
+from jaxconv.wisdom import SCOPE, VARIABLE, Wisdom, of_environment
 
 PASSES = ("forward", "input", "kernel")
+SEPARABLE = "separable"  # the method of a known kernel that is split into one-dimensional ones
 PRECISION_NAMES = ("default", "fastest", "bfloat16", "high", "bfloat16_3x", "tensorfloat32", "highest", "float32")
 Method = str | Mapping[str, str]
 Accuracy = Literal["normwise", "elementwise"]
 Precision = str | lax.Precision | tuple[str, str] | tuple[lax.Precision, lax.Precision] | None
 
 
-@dataclass(frozen=True)
-class Wishes:
-    """What the caller asks of the engines: a method for each pass, accuracy, precision; and what is measured.
+class Options(NamedTuple):
+    """How a call wants to be computed: parsed once, where the user hands it over, and passed on.
 
-    A transposed Problem has its passes in another order, and so have its wishes.
+    forward, input, kernel: for each pass "auto", the name of an engine, or several names: the first that does not
+        refuse.
+    separable: "auto", or "always" for a known kernel that must be split into one-dimensional ones.
+    accuracy, precision: as `jaxconv.convolve` has them.
+    wisdom: what was measured.
+    platform: what a plan is made for; None is what JAX runs on.
+
+    A transposed Problem has its passes in another order, and so have its options.
     """
 
-    forward: str = "auto"
-    input: str = "auto"
-    kernel: str = "auto"
+    forward: str | tuple[str, ...] = "auto"
+    input: str | tuple[str, ...] = "auto"
+    kernel: str | tuple[str, ...] = "auto"
+    separable: Literal["auto", "always"] = "auto"
     accuracy: str = "normwise"
     precision: tuple[lax.Precision, lax.Precision] | None = None
-    wisdom: Wisdom | None = field(default=None, repr=False)
+    wisdom: Wisdom | None = None
+    platform: str | None = None
 
     @property
-    def input_pass(self) -> "Wishes":
-        return replace(self, forward=self.input, input=self.forward)
+    def input_pass(self) -> "Options":
+        return self._replace(forward=self.input, input=self.forward)
 
     @property
-    def kernel_pass(self) -> "Wishes":
-        return replace(self, forward=self.kernel, kernel=self.forward)
+    def kernel_pass(self) -> "Options":
+        return self._replace(forward=self.kernel, kernel=self.forward)
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The names of the engines that are asked for in this pass; none for "auto"."""
+        names = (self.forward,) if isinstance(self.forward, str) else self.forward
+        return () if names == ("auto",) else names
+
+    @property
+    def is_local(self) -> bool:
+        """Whether an output of this pass has the error of its own terms, and not one of the largest values."""
+        return self.accuracy == "elementwise" or self.forward in ("direct", "shifts")
 
 
 class Candidate(NamedTuple):
@@ -56,50 +80,78 @@ class Candidate(NamedTuple):
     measured: float | None = None
 
 
-def candidates(problem: Problem, wishes: Wishes, platform: str) -> list[Candidate]:
+def candidates(problem: Problem, options: Options, platform: str) -> tuple[Candidate, ...]:
     """Every engine's answer: those that were measured first, then by estimate, the refusals last."""
-    known = wishes.wisdom.measured(problem, platform) if wishes.wisdom else {}
+    return _candidates(problem, options.accuracy, options.precision, options.wisdom, platform)
+
+
+@lru_cache(maxsize=4096)
+def _candidates(problem: Problem, accuracy: str, precision, wisdom: Wisdom | None, platform: str):
+    known = wisdom.measured(problem, platform) if wisdom else {}
     found = []
     for engine in ENGINES.values():
-        if no := _refusal(engine, problem, wishes, platform):
+        if no := _refusal(engine, problem, accuracy, platform):
             found.append(Candidate(engine, no, None))
             continue
-        estimate = 0.0 if problem.is_empty else seconds(engine, problem, platform, wishes.precision)
+        estimate = 0.0 if problem.is_empty else seconds(engine, problem, platform, precision)
         found.append(Candidate(engine, None, estimate, known.get(engine.name)))
 
     def rank(c: Candidate):
         return c.refusal is not None, c.measured is None, c.measured or 0.0, c.seconds or 0.0
 
-    return sorted(found, key=rank)
+    return tuple(sorted(found, key=rank))
 
 
-def choose(problem: Problem, wishes: Wishes, platform: str) -> Engine:
-    """The engine for a Problem: the forced one, or the cheapest that does not refuse."""
-    if wishes.forward != "auto":
-        check(problem, wishes, platform)
-        return ENGINES[wishes.forward]
-    best = candidates(problem, wishes, platform)[0]
+def choose(problem: Problem, options: Options, platform: str) -> Engine:
+    """The engine for a Problem: the one that is asked for, or the cheapest that does not refuse."""
+    if options.engines:
+        check(problem, options, platform)
+        return next(ENGINES[name] for name in options.engines if not _refused(name, problem, options, platform))
+    best = candidates(problem, options, platform)[0]
     assert best.refusal is None, "shifts serves every problem, elementwise"
     return best.engine
 
 
-def check(problem: Problem, wishes: Wishes, platform: str | None = None) -> None:
-    """Raise the engine's sentence if the method that is forced for this pass refuses."""
-    if no := refusal(problem, wishes, platform):
+def chain_pays(problem: Problem, links: Sequence[Problem], options: Options) -> bool:
+    """Whether the links, one-dimensional contractions, are expected to take less time than the Problem that they make.
+
+    That is decided when the call is traced, so for the platform that a plan is made for, or JAX's own.
+    """
+    platform = options.platform or jax.default_backend()
+
+    def seconds(problem: Problem) -> float:
+        best = candidates(problem, options, platform)[0]
+        return best.measured or best.seconds or 0.0
+
+    return sum(map(seconds, links)) < seconds(problem)
+
+
+def check(problem: Problem, options: Options, platform: str | None = None) -> None:
+    """Raise the engine's sentence if the method that is asked for in this pass refuses."""
+    if no := refusal(problem, options, platform):
+        method = SEPARABLE if options.separable == "always" else options.forward
         shapes = zip("xwy", problem.dtypes, (problem.x_shape, problem.w_shape, problem.y_shape), strict=True)
         arrays = ", ".join(f"{name} {dtype}{list(shape)}" for name, dtype, shape in shapes)
-        raise ValueError(f"`method={wishes.forward!r}` was refused for the contraction of {arrays}. {no}")
+        raise ValueError(f"`method={method!r}` was refused for the contraction of {arrays}. {no}")
 
 
-def refusal(problem: Problem, wishes: Wishes, platform: str | None = None) -> str | None:
-    """The sentence of the engine that is forced for this pass, if it refuses."""
-    if wishes.forward == "auto":
-        return None
-    return _refusal(ENGINES[wishes.forward], problem, wishes, platform)
+def refusal(problem: Problem, options: Options, platform: str | None = None) -> str | None:
+    """Why what is asked for in this pass cannot be; None if it can."""
+    if options.separable == "always":
+        return (
+            f"{SEPARABLE}: it splits a filter's kernel, whose values must be known when the function is traced. Pass a "
+            "NumPy array to one that convolves plain arrays, under `jax.jit` not as an argument; or use method='auto'."
+        )
+    answers = [_refused(name, problem, options, platform) for name in options.engines]
+    return None if None in answers else " ".join(filter(None, answers)) or None
 
 
-def _refusal(engine: Engine, problem: Problem, wishes: Wishes, platform: str | None) -> str | None:
-    if wishes.accuracy == "elementwise" and not engine.elementwise(problem):
+def _refused(name: str, problem: Problem, options: Options, platform: str | None) -> str | None:
+    return _refusal(ENGINES[name], problem, options.accuracy, platform)
+
+
+def _refusal(engine: Engine, problem: Problem, accuracy: str, platform: str | None) -> str | None:
+    if accuracy == "elementwise" and not engine.elementwise(problem):
         return (
             f"{engine.name}: its error is bounded by norms only, or it spreads a NaN, and accuracy='elementwise' was "
             "asked for; use accuracy='normwise'."
@@ -107,27 +159,48 @@ def _refusal(engine: Engine, problem: Problem, wishes: Wishes, platform: str | N
     return engine.refusal(problem, platform)
 
 
-def parse_wishes(
-    call: str,
-    method: Method = "auto",
-    accuracy: str = "normwise",
-    precision: Precision = None,
-    others: tuple[str, ...] = (),
-) -> Wishes:
-    """The wishes of a call, checked. `method` is one name for all passes, or a mapping from pass to name.
+_PLATFORM: ContextVar[str | None] = ContextVar("platform", default=None)
 
-    `others` are names that the caller serves by itself, for all passes.
-    """
-    names = ", ".join(map(repr, ("auto", *ENGINES, *(others if isinstance(method, str) else ()))))
-    if isinstance(method, Mapping):
-        unknown = [name for name in method if name not in PASSES]
+
+@contextmanager
+def planned_for(platform: str) -> Iterator[None]:
+    """Calls that are traced within have the options of this platform, whatever JAX runs on."""
+    token = _PLATFORM.set(platform)
+    try:
+        with set_xla_metadata(planned_for=platform):  # part of the key by which JAX keeps what it has traced
+            yield
+    finally:
+        _PLATFORM.reset(token)
+
+
+def options_of(call: str, method: Method = "auto", accuracy: str = "normwise", precision: Precision = None) -> Options:
+    """The options of a call, checked. `method` is one name for all passes, or a mapping from pass to name."""
+    given = (dict, *method.items()) if isinstance(method, Mapping) else method, accuracy, precision
+    context = getattr(jax.config, "jax_default_matmul_precision", None)  # read now: the engines run later, at lowering
+    try:
+        options = _parsed(call, *given, context)
+    except TypeError:  # what has no hash, or is wrong
+        options = _parsed.__wrapped__(call, *given, context)
+    wisdom = SCOPE.get()
+    if wisdom is None and (path := os.environ.get(VARIABLE)):
+        wisdom = of_environment(path)
+    return options._replace(wisdom=wisdom, platform=_PLATFORM.get())
+
+
+@lru_cache(maxsize=1024)
+def _parsed(call: str, method, accuracy, precision, context) -> Options:
+    names = ", ".join(map(repr, ("auto", *ENGINES)))
+    separable: Literal["auto", "always"] = "auto"
+    if isinstance(method, tuple) and method[:1] == (dict,):
+        given = dict(method[1:])
+        unknown = [name for name in given if name not in PASSES]
         if unknown:
-            raise ValueError(
-                f"`{call}` got method={dict(method)!r}: its keys must be among {PASSES!r}. Name the passes so."
-            )
-        methods = {name: method.get(name, "auto") for name in PASSES}
+            raise ValueError(f"`{call}` got method={given!r}: its keys must be among {PASSES!r}. Name the passes so.")
+        method, methods = given, {name: given.get(name, "auto") for name in PASSES}
     else:
-        methods = dict.fromkeys(PASSES, method)
+        separable = "always" if method == SEPARABLE else "auto"
+        methods = dict.fromkeys(PASSES, "auto" if separable == "always" else method)
+        names += f", {SEPARABLE!r}"
     for name in methods.values():
         if not isinstance(name, str):
             raise TypeError(
@@ -143,12 +216,14 @@ def parse_wishes(
         )
     if accuracy == "elementwise" and precision is None:
         precision = "highest"
-    return Wishes(**methods, accuracy=accuracy, precision=_precision(call, precision), wisdom=current())
+    return Options(
+        methods["forward"], methods["input"], methods["kernel"], separable, accuracy,
+        _precision(call, precision, context),
+    )  # fmt: skip
 
 
-def _precision(call: str, precision) -> tuple[lax.Precision, lax.Precision] | None:
-    if precision is None:  # read here, in the caller's context: the engines run later, at lowering
-        context = getattr(jax.config, "jax_default_matmul_precision", None)
+def _precision(call: str, precision, context) -> tuple[lax.Precision, lax.Precision] | None:
+    if precision is None:
         return (lax.Precision(context), lax.Precision(context)) if context in PRECISION_NAMES else None
     both = tuple(precision) if isinstance(precision, tuple | list) else (precision,)
     try:

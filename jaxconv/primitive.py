@@ -19,11 +19,11 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes, get_
 
 from jaxconv.engines.base import merged, varying
 from jaxconv.literal import kept_local
-from jaxconv.planner import Wishes, check, choose
+from jaxconv.planner import Options, check, choose
 from jaxconv.problem import Problem
 
 
-def contract(problem: Problem, x, w, wishes: Wishes = Wishes()):  # noqa: B008  (frozen)
+def contract(problem: Problem, x, w, options: Options = Options()):  # noqa: B008  (frozen)
     """y[n,g,m,o] = sum over c and the (i, k) that meet o of x[n,g,c,i] * w[g,m,c,k].
 
     `x` and `w` have the shapes, layouts and dtypes that `problem` states; so has y.
@@ -35,7 +35,7 @@ def contract(problem: Problem, x, w, wishes: Wishes = Wishes()):  # noqa: B008  
     Array([ 1., 12., 23., 30.], dtype=float32)
     """
     x, w = _varying_alike(x, w)
-    bind = partial(contract_p.bind, problem=problem, wishes=wishes)
+    bind = partial(contract_p.bind, problem=problem, options=options)
     if explicit := explicit_axes():
         if AxisType.Manual in get_abstract_mesh().axis_types:
             raise NotImplementedError(
@@ -68,55 +68,55 @@ def _output_sharding(problem: Problem, x, w) -> PartitionSpec:
     return PartitionSpec(*spec)
 
 
-def _execute(x, w, *, problem: Problem, wishes: Wishes, platform: str):
+def _execute(x, w, *, problem: Problem, options: Options, platform: str):
     if problem.is_empty:
         return jnp.zeros(problem.y_shape, problem.dtypes.y)
-    engine = choose(problem, wishes, platform)
-    run = partial(engine.run, problem, precision=wishes.precision, platform=platform)
-    return kept_local(problem, run, x, w, wishes.precision) if wishes.accuracy == "elementwise" else run(x, w)
+    engine = choose(problem, options, platform)
+    run = partial(engine.run, problem, precision=options.precision, platform=platform)
+    return kept_local(problem, run, x, w, options.precision) if options.accuracy == "elementwise" else run(x, w)
 
 
 _compiled = jax.jit(
-    lambda x, w, problem, wishes: contract_p.bind(x, w, problem=problem, wishes=wishes), static_argnums=(2, 3)
+    lambda x, w, problem, options: contract_p.bind(x, w, problem=problem, options=options), static_argnums=(2, 3)
 )
 
 
-def _evaluate(x, w, *, problem: Problem, wishes: Wishes):
+def _evaluate(x, w, *, problem: Problem, options: Options):
     # An engine is chosen at lowering, so there is one even where jit is off. Where JAX looks for NaN, it would evaluate
     # the program again, one primitive at a time, and so come here for ever.
     with jax.disable_jit(False), jax.debug_nans(False), jax.debug_infs(False):
-        y = _compiled(x, w, problem, wishes)
+        y = _compiled(x, w, problem, options)
     for option, wrong in (("jax_debug_nans", jnp.isnan), ("jax_debug_infs", jnp.isinf)):
         if getattr(jax.config, option) and jnp.issubdtype(y.dtype, jnp.inexact) and wrong(y).any():
             raise FloatingPointError(f"invalid value ({option[10:-1]}) encountered in {contract_p.name}")
     return y
 
 
-def _abstract(x: ShapedArray, w: ShapedArray, *, problem: Problem, wishes: Wishes) -> ShapedArray:
+def _abstract(x: ShapedArray, w: ShapedArray, *, problem: Problem, options: Options) -> ShapedArray:
     for array, shape, dtype in ((x, problem.x_shape, problem.dtypes.x), (w, problem.w_shape, problem.dtypes.w)):
         if array.shape != shape or array.dtype != dtype:
             raise ValueError(
                 f"`contract(problem, x, w)` got an array {array.dtype}{list(array.shape)} where its problem states "
                 f"{dtype}{list(shape)}. Make the Problem from the arrays' shapes."
             )
-    check(problem, wishes)
+    check(problem, options)
     sharding = NamedSharding(x.sharding.mesh, PartitionSpec(*[None] * len(problem.y_shape)))
     return x.update(shape=problem.y_shape, dtype=jnp.dtype(problem.dtypes.y), weak_type=False, sharding=sharding)
 
 
 # d/dx: the cotangent dy takes the place of the input.   dx = contract(input_pass, dy, w)
-def _transpose_input(dy, x, w, *, problem: Problem, wishes: Wishes):
-    return contract(problem.input_pass, dy, w, wishes.input_pass)
+def _transpose_input(dy, x, w, *, problem: Problem, options: Options):
+    return contract(problem.input_pass, dy, w, options.input_pass)
 
 
 # d/dw: the cotangent dy takes the place of the kernel.  dw = contract(kernel_pass, x, dy)
-def _transpose_kernel(dy, x, w, *, problem: Problem, wishes: Wishes):
-    return contract(problem.kernel_pass, x, dy, wishes.kernel_pass)
+def _transpose_kernel(dy, x, w, *, problem: Problem, options: Options):
+    return contract(problem.kernel_pass, x, dy, options.kernel_pass)
 
 
 # A batch is a letter. x and w share the letter that only one of them shares with y: copies
 # of x alone are more n, copies of w alone are more m, copies of both are more groups.
-def _batch(arrays, dims, *, problem: Problem, wishes: Wishes):
+def _batch(arrays, dims, *, problem: Problem, options: Options):
     (x, w), (bx, bw) = arrays, dims
     letter, size = ("m", w.shape[bw]) if bx is None else ("n" if bw is None else "g", x.shape[bx])
     folded = problem.fold(letter, size)
@@ -124,13 +124,13 @@ def _batch(arrays, dims, *, problem: Problem, wishes: Wishes):
     w = w if bw is None else merged(w, bw, problem.layouts.w.index(letter))
     place = problem.layouts.y.index(letter)
     shape = problem.y_shape
-    return contract(folded, x, w, wishes).reshape(*shape[:place], size, *shape[place:]), place
+    return contract(folded, x, w, options).reshape(*shape[:place], size, *shape[place:]), place
 
 
 # Taylor coefficients of a product are sums of products of coefficients.
-def _taylor(arrays, series, *, problem: Problem, wishes: Wishes):
+def _taylor(arrays, series, *, problem: Problem, options: Options):
     x, w = ([first, *rest] for first, rest in zip(arrays, series, strict=True))
-    y = [sum(contract(problem, x[j], w[k - j], wishes) for j in range(k + 1)) for k in range(len(x))]
+    y = [sum(contract(problem, x[j], w[k - j], options) for j in range(k + 1)) for k in range(len(x))]
     return y[0], y[1:]
 
 

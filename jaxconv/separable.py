@@ -22,12 +22,8 @@ from functools import lru_cache
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
-from jax.typing import ArrayLike
 
-from jaxconv.engines.base import accumulator, pairwise
-from jaxconv.planner import Wishes, candidates
-from jaxconv.primitive import contract
+from jaxconv.engines.base import accumulator
 from jaxconv.problem import Axis, Problem, Triple
 
 Terms = tuple[tuple[np.ndarray, ...], ...]
@@ -103,24 +99,3 @@ def chain(problem: Problem) -> list[Problem]:
         found.append(replace(problem, axes=tuple(axes), dtypes=Triple(summed, summed, summed)))
         axes = [Axis(axis.O, 1, axis.O) for axis in axes]
     return found
-
-
-def pays(problem: Problem, found: Terms, wishes: Wishes, platform: str) -> bool:
-    """Whether the chains are estimated to take less time than the kernel as it is."""
-
-    def seconds(problem: Problem) -> float:
-        best = candidates(problem, wishes, platform)[0]
-        return best.measured or best.seconds or 0.0
-
-    return len(found) * sum(map(seconds, chain(problem))) < seconds(problem)
-
-
-def contract_terms(problem: Problem, x: Array, found: Sequence[Sequence[ArrayLike]], wishes: Wishes) -> Array:
-    """contract(problem, x, w) for w = the sum of the outer products."""
-    parts = []
-    for vectors in found:
-        part = x.astype(accumulator(problem))
-        for link, vector in zip(chain(problem), vectors, strict=True):
-            part = contract(link, part, jnp.asarray(vector, link.dtypes.w).reshape(link.w_shape), wishes)
-        parts.append(part)
-    return pairwise(parts).astype(problem.dtypes.y)

@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxconv.plan import plan
-from jaxconv.planner import Wishes, candidates
+from jaxconv.planner import Options, candidates
 from jaxconv.primitive import contract
 from jaxconv.problem import Problem
 from jaxconv.wisdom import NONE, Wisdom, read, write
@@ -73,10 +72,10 @@ def tune(
             "`jaxconv.tune(f, *args)` found no contraction in the call: there is nothing to measure. Pass a function "
             "that calls jaxconv's functions, and its arguments; `jaxconv.plan` shows what it finds."
         )
-    found = {p.problem: p.wishes for p in plans if not p.problem.is_empty}
-    for problem, wishes in _shown(found, progress):
+    found = {p.problem: p.options for p in plans if not p.problem.is_empty}
+    for problem, options in _shown(found, progress):
         with _types(problem):
-            times = measure(problem, _worth_measuring(problem, wishes, platform), wishes)
+            times = measure(problem, _worth_measuring(problem, options, platform), options)
         if path is not None and Path(path).exists():
             wisdom = read(path)  # another run may have added to it
         wisdom = wisdom.joined(platform, problem, times)
@@ -91,14 +90,14 @@ def _types(problem: Problem):
     return jax.enable_x64(True) if wide else nullcontext()
 
 
-def _worth_measuring(problem: Problem, wishes: Wishes, platform: str) -> list[str]:
-    free = replace(wishes, forward="auto", accuracy="normwise")
+def _worth_measuring(problem: Problem, options: Options, platform: str) -> list[str]:
+    free = options._replace(forward="auto", accuracy="normwise")
     able = [c for c in candidates(problem, free, platform) if c.seconds is not None]
     best = min(c.seconds for c in able if c.seconds is not None)
     return [c.engine.name for c in able if c.seconds is not None and c.seconds <= WORSE * best]
 
 
-def _shown(found: dict[Problem, Wishes], progress: bool):
+def _shown(found: dict[Problem, Options], progress: bool):
     if not progress:
         return found.items()
     from rich.progress import track  # here: the rest of the package does without
@@ -109,7 +108,7 @@ def _shown(found: dict[Problem, Wishes], progress: bool):
 def measure(
     problem: Problem,
     engines: Iterable[str],
-    wishes: Wishes = Wishes(),  # noqa: B008
+    options: Options = Options(),  # noqa: B008
     seconds: float = 0.1,
 ) -> dict[str, float]:
     """Seconds that each engine takes for a Problem on random operands: the 20 % quantile of its calls.
@@ -125,8 +124,8 @@ def measure(
         return min(times[name]) > max(seconds / ROUNDS, SLOW * min(map(min, times.values())))
 
     for name in engines:
-        free = replace(wishes, forward=name, accuracy="normwise")
-        once = stopwatch(partial(contract, problem, wishes=free), x, w)
+        free = options._replace(forward=name, accuracy="normwise")
+        once = stopwatch(partial(contract, problem, options=free), x, w)
         times[name] = [once()]
         if times[name][0] < ONCE or not behind(name):
             calls[name] = once

@@ -151,7 +151,7 @@ def _umask() -> int:
     return mask
 
 
-_scoped: contextvars.ContextVar[Wisdom | None] = contextvars.ContextVar("jaxconv wisdom", default=None)
+SCOPE: contextvars.ContextVar[Wisdom | None] = contextvars.ContextVar("jaxconv wisdom", default=None)
 
 
 @contextlib.contextmanager
@@ -182,22 +182,16 @@ def wisdom(path: str | os.PathLike) -> Iterator[Wisdom]:
 
     Source: wisdom is FFTW's (Frigo and Johnson, 2005).
     """
-    token = _scoped.set(read(path))
+    token = SCOPE.set(read(path))
     try:
-        yield _scoped.get() or NONE
+        yield SCOPE.get() or NONE
     finally:
-        _scoped.reset(token)
-
-
-def current() -> Wisdom | None:
-    """The wisdom of the scope, or of the environment variable."""
-    if (found := _scoped.get()) is not None:
-        return found
-    return _of_environment(path) if (path := os.environ.get(VARIABLE)) else None
+        SCOPE.reset(token)
 
 
 @cache
-def _of_environment(path: str) -> Wisdom | None:
+def of_environment(path: str) -> Wisdom | None:
+    """The wisdom that the environment variable names; None, with a warning, where there is none."""
     try:
         return read(path)
     except ValueError as e:

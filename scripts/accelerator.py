@@ -41,7 +41,7 @@ from problems import LARGE, ROWS, by_lax, name_of, random_problem
 from jaxconv.engines import ENGINES
 from jaxconv.engines.base import array_bytes
 from jaxconv.padding import lax_axes
-from jaxconv.planner import Wishes, candidates
+from jaxconv.planner import Options, candidates
 from jaxconv.primitive import contract
 from jaxconv.problem import Axis, Problem, Triple
 from jaxconv.reference import reference
@@ -218,7 +218,7 @@ def smoke(lines: Lines, tiny: bool) -> None:
         with jax.enable_x64(dtype == "float64"):
             x, w = operands(problem)
             truth = reference(problem, *(np.asarray(a, _exact(dtype)) for a in (x, w)))
-            y = jax.jit(partial(contract, problem, wishes=Wishes(engine, precision=HIGHEST)))(x, w)
+            y = jax.jit(partial(contract, problem, options=Options(engine, precision=HIGHEST)))(x, w)
             y = np.asarray(y, _exact(dtype))
             return error(y.real, truth.real) + error(y.imag, truth.imag) * (dtype == "complex64")
 
@@ -250,13 +250,13 @@ def verify(lines: Lines, tiny: bool) -> None:
             return {"holds": report.holds, "said": [str(d)[:500] for d in report.diagnoses]}
         x, w = operands(problem)
         if what == "row":
-            y = jax.jit(partial(contract, problem, wishes=Wishes(engine, precision=PRECISIONS[word])))(x, w)
+            y = jax.jit(partial(contract, problem, options=Options(engine, precision=PRECISIONS[word])))(x, w)
             found = error(y, _in_double(problem, x, w))
             return {"engine": engine, "precision": word, "error": found, "fault": not found < limits[word]}
         at = tuple(n // 2 for n in problem.x_shape)
         reached = np.asarray(by_lax(problem)(jnp.zeros_like(x).at[at].set(1), jnp.ones_like(w))) > 0.5
-        wishes = Wishes(engine, accuracy="elementwise", precision=HIGHEST)
-        y = jax.jit(partial(contract, problem, wishes=wishes))(x.at[at].set(jnp.nan), w)
+        options = Options(engine, accuracy="elementwise", precision=HIGHEST)
+        y = jax.jit(partial(contract, problem, options=options))(x.at[at].set(jnp.nan), w)
         return {"engine": engine, "stays": bool((np.isnan(np.asarray(y)) == reached).all())}
 
     identities = [("identity", i, "", "") for i in CATALOGUE[:: max(1, len(CATALOGUE) // (3 if tiny else 20))]]
@@ -284,7 +284,7 @@ def sweep(lines: Lines, tiny: bool) -> None:
     def ready(job) -> tuple[Callable[[], float], float]:
         _, problem, precision, engine = job
         start = time.monotonic()
-        f = partial(contract, problem, wishes=Wishes(engine, precision=precision))
+        f = partial(contract, problem, options=Options(engine, precision=precision))
         return stopwatch(f, *operands(problem)), time.monotonic() - start
 
     for (seed, problem, precision, engine), found in in_batches(lines, jobs, ready, 2 * THREADS):
@@ -304,7 +304,7 @@ def _in_turns(*lists: list) -> list:
 
 def _able(problem: Problem, precision) -> list[str]:
     """The engines that may be best, the likeliest first."""
-    answers = candidates(problem, Wishes(precision=precision), jax.default_backend())
+    answers = candidates(problem, Options(precision=precision), jax.default_backend())
     seconds = {c.engine.name: c.seconds for c in answers if c.seconds is not None}
     return [name for name, estimate in seconds.items() if estimate <= HOPELESS * min(seconds.values())]
 
@@ -314,14 +314,14 @@ def bench(lines: Lines, tiny: bool) -> None:
     kinds = [("float32", "default"), ("float32", "highest"), ("bfloat16", "default")][: 1 if tiny else 3]
     rows = ROWS[::40] if tiny else _in_turns(LARGE, ROWS)
 
-    def wishes(word: str) -> Wishes:
-        return Wishes(precision=HIGHEST if word == "highest" else None)
+    def options(word: str) -> Options:
+        return Options(precision=HIGHEST if word == "highest" else None)
 
     def ready(job) -> dict[str, Callable[[], float]]:
         (dtype, word), problem = job
         problem = of_type(problem, dtype)
         x, w = operands(problem)
-        calls = {"jaxconv": partial(contract, problem, wishes=wishes(word)), "lax": by_lax(problem)}
+        calls = {"jaxconv": partial(contract, problem, options=options(word)), "lax": by_lax(problem)}
         with jax.default_matmul_precision("highest") if word == "highest" else nullcontext():
             return {name: stopwatch(f, x, w) for name, f in calls.items()}
 
@@ -329,7 +329,7 @@ def bench(lines: Lines, tiny: bool) -> None:
         problem = of_type(problem, dtype)
         entry: dict = {"row": name_of(problem), "dtype": dtype, "precision": word, "bytes": array_bytes(problem),
                        "products": problem.products,
-                       "engine": candidates(problem, wishes(word), jax.default_backend())[0].engine.name}  # fmt: skip
+                       "engine": candidates(problem, options(word), jax.default_backend())[0].engine.name}  # fmt: skip
         if isinstance(programs, BaseException):
             entry |= told(programs, "jaxconv or lax")
             programs = {}

@@ -33,7 +33,7 @@ from rich.progress import track
 
 from jaxconv.engines import ENGINES
 from jaxconv.engines.base import array_bytes
-from jaxconv.planner import Wishes
+from jaxconv.planner import Options
 from jaxconv.primitive import contract
 from jaxconv.problem import Problem, Triple
 
@@ -240,7 +240,7 @@ def main(
             if ENGINES[name].refusal(problem, "gpu"):
                 programs[name] = "refuses"
                 continue
-            found = compiled(partial(contract, problem, wishes=Wishes(forward=name)), problem, target)
+            found = compiled(partial(contract, problem, options=Options(forward=name)), problem, target)
             programs[name] = found
             wrong += [f"{name_of(problem)}, {kind}, {name}: {w}" for w in faults(problem, name, found, of_lax)]
         cells = {name: cell(program, array_bytes(problem)) for name, program in programs.items()}

@@ -29,7 +29,7 @@ from scipy.optimize import least_squares, nnls
 
 from jaxconv import costs
 from jaxconv.engines import ENGINES, Engine
-from jaxconv.planner import Wishes, candidates
+from jaxconv.planner import Options, candidates
 from jaxconv.problem import Axis, Problem, Triple  # noqa: F401  (what a line of measurements is written in)
 from jaxconv.tune import measure as times_of
 
@@ -102,7 +102,7 @@ def measure(
                 break
             problem = random_problem(seed) if seed >= 0 else ROWS[seed]
             with jax.enable_x64("64" in problem.dtypes.x):
-                answers = candidates(problem, Wishes(), platform)
+                answers = candidates(problem, Options(), platform)
                 able = [c.engine.name for c in answers if c.seconds is not None and c.seconds < HOPELESS]
                 times = times_of(problem, able, seconds=seconds)
             jax.clear_caches()

@@ -27,7 +27,7 @@ from problems import ROWS
 import jaxconv
 from jaxconv.engines.fft import fast_length
 from jaxconv.engines.phases import units
-from jaxconv.planner import Wishes, choose
+from jaxconv.planner import Options, choose
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -109,7 +109,7 @@ def trace_and_compile(problem, convolution, arrays) -> tuple[float, float]:
 def planning(problem) -> float:
     fast_length.cache_clear()
     units.cache_clear()
-    return seconds(choose, replace(problem), Wishes(), "cpu")
+    return seconds(choose, replace(problem), Options(), "cpu")
 
 
 def main() -> None:

@@ -124,7 +124,7 @@ def test_a_fit_replaces_the_arithmetic_and_keeps_it_for_what_was_not_met(tmp_pat
     lines = [json.dumps(head)]
     for seed in [*range(-81, 0, 3), *range(20)]:
         problem = script("problems").random_problem(seed) if seed >= 0 else script("problems").ROWS[seed]
-        answers = planner.candidates(problem, planner.Wishes(), "gpu")
+        answers = planner.candidates(problem, planner.Options(), "gpu")
         lines.append(
             json.dumps(
                 [

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxconv.planner import Wishes
+from jaxconv.planner import Options
 from jaxconv.primitive import contract
 
 ROOT = Path(__file__).parent.parent
@@ -91,7 +91,7 @@ def test_a_pass_by_lax_is_the_same(compiled, row):
         rng = np.random.default_rng(0)
         x, w = (rng.integers(-2, 3, shape).astype(np.float32) for shape in (problem.x_shape, problem.w_shape))
         np.testing.assert_array_equal(
-            jax.jit(compiled.by_lax(problem))(x, w), contract(problem, x, w, Wishes("direct"))
+            jax.jit(compiled.by_lax(problem))(x, w), contract(problem, x, w, Options("direct"))
         )
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jaxconv.engines import ENGINES
 from jaxconv.engines.fft import fast_length
 from jaxconv.padding import lax_axes, mode_axes
-from jaxconv.planner import Wishes
+from jaxconv.planner import Options
 from jaxconv.primitive import contract
 from jaxconv.problem import Axis, Problem, Triple
 from jaxconv.reference import reference
@@ -33,7 +33,7 @@ def test_every_problem_and_pass(name, engine):
             continue  # (integers have no derivatives: nothing is their gradient)
         x, w = operands(problem)
         with x64(problem):
-            y = contract(problem, x, w, Wishes(forward=engine.name))
+            y = contract(problem, x, w, Options(forward=engine.name))
         check(problem, engine, y, x, w)
 
 
@@ -61,7 +61,7 @@ def test_every_contraction_lowers_for_accelerators(engine):
     pairs = [tuple(jax.ShapeDtypeStruct(s, np.float32) for s in (p.x_shape, p.w_shape)) for p in able]
 
     def all_rows(pairs):
-        return [contract(p, x, w, Wishes(engine.name)) for p, (x, w) in zip(able, pairs, strict=True)]
+        return [contract(p, x, w, Options(engine.name)) for p, (x, w) in zip(able, pairs, strict=True)]
 
     for platform in ("cuda", "tpu"):
         text = jax.jit(all_rows).trace(pairs).lower(lowering_platforms=(platform,)).as_text()
@@ -99,7 +99,7 @@ def test_eight_bit_floating_types(engine, dtype):
     problem = Problem((Axis(6, 3, 6, p=1),), n=2, c=2, m=2, dtypes=Triple(dtype, dtype, dtype))
     rng = np.random.default_rng(0)
     x, w = (jnp.asarray(rng.integers(-1, 2, shape), dtype) for shape in (problem.x_shape, problem.w_shape))
-    y = contract(problem, x, w, Wishes(forward=engine))
+    y = contract(problem, x, w, Options(forward=engine))
     assert y.dtype == x.dtype
     truth = reference(problem, *(np.asarray(a, np.int64) for a in (x, w)))
     np.testing.assert_array_equal(np.round(np.asarray(y, np.float64)), truth)
@@ -131,7 +131,7 @@ def test_drawn_problems(problem, name, seed):
     if engine.refusal(problem, "cpu"):
         return
     x, w = operands(problem, seed)
-    check(problem, engine, contract(problem, x, w, Wishes(forward=name)), x, w)
+    check(problem, engine, contract(problem, x, w, Options(forward=name)), x, w)
 
 
 def test_padding_that_cancels():
@@ -142,17 +142,17 @@ def test_padding_that_cancels():
         for extents, pads in crops
     ]
     problems = [of(layer) for of in PASSES.values() for layer in layers]
-    for wishes in (Wishes("direct"), Wishes("direct", accuracy="elementwise")):
-        _check_together(problems, wishes, range(3))
+    for options in (Options("direct"), Options("direct", accuracy="elementwise")):
+        _check_together(problems, options, range(3))
 
 
-def _check_together(problems, wishes, seeds):
+def _check_together(problems, options, seeds):
     """All in one program: compiling takes the time."""
-    run = jax.jit(lambda pairs: [contract(p, x, w, wishes) for p, (x, w) in zip(problems, pairs, strict=True)])
+    run = jax.jit(lambda pairs: [contract(p, x, w, options) for p, (x, w) in zip(problems, pairs, strict=True)])
     for seed in seeds:
         pairs = [operands(problem, seed) for problem in problems]
         for problem, (x, w), y in zip(problems, pairs, run(pairs), strict=True):
-            check(problem, ENGINES[wishes.forward], y, x, w)
+            check(problem, ENGINES[options.forward], y, x, w)
 
 
 def _far(rng: np.random.Generator) -> Problem:
@@ -172,7 +172,7 @@ def test_pads_of_every_sign(engine, seed):
     rng = np.random.default_rng(seed)
     problems = [of(_far(rng)) for of in [*PASSES.values()] * 7]
     with jax.enable_x64(True):
-        _check_together([p for p in problems if not engine.refusal(p, "cpu")], Wishes(engine.name), [seed])
+        _check_together([p for p in problems if not engine.refusal(p, "cpu")], Options(engine.name), [seed])
 
 
 @given(problems)
@@ -191,20 +191,20 @@ def test_random_engines_per_pass(seed):
         name: [e.name for e in ENGINES.values() if not e.refusal(of(problem), "cpu")] for name, of in PASSES.items()
     }
     methods = {name: rng.choice(names) for name, names in able.items()}
-    wishes = Wishes(**{name: str(method) for name, method in methods.items()})
+    options = Options(**{name: str(method) for name, method in methods.items()})
     x, w = operands(problem, seed)
     dy = np.asarray(rng.normal(size=problem.y_shape), np.float32)
-    y, vjp = jax.vjp(lambda x, w: contract(problem, x, w, wishes), x, w)
+    y, vjp = jax.vjp(lambda x, w: contract(problem, x, w, options), x, w)
     dx, dw = vjp(dy)
-    check(problem, ENGINES[wishes.forward], y, x, w)
-    check(problem.input_pass, ENGINES[wishes.input], dx, dy, w)
-    check(problem.kernel_pass, ENGINES[wishes.kernel], dw, x, dy)
+    check(problem, ENGINES[options.forward], y, x, w)
+    check(problem.input_pass, ENGINES[options.input], dx, dy, w)
+    check(problem.kernel_pass, ENGINES[options.kernel], dw, x, dy)
 
     # Second order: the derivative of dx in w and of dw in x, by the third engine each.
-    hvp = jax.vjp(lambda dy, w: contract(problem.input_pass, dy, w, wishes.input_pass), dy, w)[1]
+    hvp = jax.vjp(lambda dy, w: contract(problem.input_pass, dy, w, options.input_pass), dy, w)[1]
     ddy, ddw = hvp(x)
-    check(problem, ENGINES[wishes.forward], ddy, x, w)
-    check(problem.kernel_pass, ENGINES[wishes.kernel], ddw, x, dy)
+    check(problem, ENGINES[options.forward], ddy, x, w)
+    check(problem.kernel_pass, ENGINES[options.kernel], ddw, x, dy)
 
 
 @pytest.mark.covering
@@ -232,7 +232,7 @@ def test_elementwise_engines_keep_a_nan_local(name, engine, value):
     reads = reference(problem, marked, np.ones_like(w)) != 0
     assert not reads.all()
     x[place] = value
-    y = np.asarray(contract(problem, x, w, Wishes(forward=engine.name)))
+    y = np.asarray(contract(problem, x, w, Options(forward=engine.name)))
     np.testing.assert_array_equal(~np.isfinite(y), reads)
 
 
@@ -242,7 +242,7 @@ def test_the_fft_spreads_a_nan():
     problem = Problem((Axis(32, 3, 32, p=1),))
     x, w = operands(problem)
     x[..., 16] = np.nan
-    assert np.isnan(np.asarray(contract(problem, x, w, Wishes(forward="fft")))).all()
+    assert np.isnan(np.asarray(contract(problem, x, w, Options(forward="fft")))).all()
 
 
 def test_elementwise_bounds_hold_across_magnitudes():
@@ -251,10 +251,10 @@ def test_elementwise_bounds_hold_across_magnitudes():
     x, w = operands(problem)
     x[..., 40:] *= 1e12
     for name in ("direct", "shifts"):
-        y = contract(problem, x, w, Wishes(forward=name))
+        y = contract(problem, x, w, Options(forward=name))
         check(problem, ENGINES[name], y, x, w)
-    small = np.asarray(contract(problem, x, w, Wishes(forward="fft")))[..., :30]
-    right = np.asarray(contract(problem, x, w, Wishes(forward="shifts")))[..., :30]
+    small = np.asarray(contract(problem, x, w, Options(forward="fft")))[..., :30]
+    right = np.asarray(contract(problem, x, w, Options(forward="shifts")))[..., :30]
     assert np.abs(small - right).max() > np.abs(right).max()
 
 
@@ -266,7 +266,7 @@ def test_the_fft_is_as_accurate_as_ffts_are(n, dtype):
     problem = Problem(mode_axes("test", [n - 7], [8], "full", True), dtypes=Triple(dtype, dtype, dtype))
     x, w = operands(problem)
     with x64(problem):
-        y = np.asarray(contract(problem, x, w, Wishes(forward="fft")))
+        y = np.asarray(contract(problem, x, w, Options(forward="fft")))
     truth = np.convolve(x.ravel().astype(np.clongdouble), w.ravel().astype(np.clongdouble))
     u = np.finfo(dtype).eps / 2
     assert np.linalg.norm((y.ravel() - truth).astype(complex)) <= 4 * np.log2(n) * u * np.linalg.norm(
@@ -279,7 +279,7 @@ def test_integers_wrap_around():
     x, w = (np.full((1, 1, 1, 3), 100, np.int8) for _ in range(2))
     expected = np.int64(30000).astype(np.int8)
     for name in ("direct", "shifts"):
-        assert np.asarray(contract(problem, x, w, Wishes(forward=name))).item() == expected
+        assert np.asarray(contract(problem, x, w, Options(forward=name))).item() == expected
 
 
 def test_half_types_sum_in_float32():
@@ -289,7 +289,7 @@ def test_half_types_sum_in_float32():
     able = [name for name, engine in ENGINES.items() if not engine.refusal(problem, "cpu")]
     assert {"direct", "shifts", "gemm", "fft"} <= set(able)
     for name in able:
-        assert float(contract(problem, x, x, Wishes(forward=name)).item()) == 4096
+        assert float(contract(problem, x, x, Options(forward=name)).item()) == 4096
 
 
 def test_fast_length():
@@ -311,10 +311,10 @@ def test_no_engine_uses_batch_groups():
     """The gradient of a grouped layer is a plain grouped convolution, in HLO too."""
     problem = Problem((Axis(8, 3, 6), Axis(8, 3, 6)), n=2, g=4, c=2, m=2)
     x, w = (jnp.zeros(shape, jnp.float32) for shape in (problem.x_shape, problem.w_shape))
-    wishes = Wishes("direct", "direct", "direct")
+    options = Options("direct", "direct", "direct")
 
     def gradient(x, w):
-        return jax.grad(lambda x, w: contract(problem, x, w, wishes).sum(), (0, 1))(x, w)
+        return jax.grad(lambda x, w: contract(problem, x, w, options).sum(), (0, 1))(x, w)
 
     text = jax.jit(gradient).lower(x, w).as_text()
     assert text.count("stablehlo.convolution") == 2  # the layer itself is not needed for its gradient
@@ -327,7 +327,7 @@ def test_convolutions_are_lowered_with_channels_last():
     x, w = (jnp.zeros(shape, jnp.float32) for shape in (problem.x_shape, problem.w_shape))
 
     def repeated(x, w):
-        return jax.lax.fori_loop(0, 3, lambda _, y: y + contract(problem, x, w, Wishes("direct")).sum(), 0.0)
+        return jax.lax.fori_loop(0, 3, lambda _, y: y + contract(problem, x, w, Options("direct")).sum(), 0.0)
 
     text = jax.jit(repeated).lower(x, w).as_text()
     assert "[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]" in text
@@ -338,7 +338,7 @@ def test_gemm_of_one_tap_is_one_product():
     for layouts in (NHWC, Triple("ngc01", "gmc01", "ngm01")):
         problem = Problem((Axis(8, 1, 8), Axis(8, 1, 8)), n=2, c=16, m=16, layouts=layouts)
         x, w = operands(problem)
-        text = jax.jit(lambda x, w, p=problem: contract(p, x, w, Wishes("gemm"))).lower(x, w).as_text()
+        text = jax.jit(lambda x, w, p=problem: contract(p, x, w, Options("gemm"))).lower(x, w).as_text()
         assert text.count("stablehlo.dot_general") == 1
         assert "stablehlo.while" not in text
         assert "stablehlo.concatenate" not in text

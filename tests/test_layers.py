@@ -26,7 +26,7 @@ from jaxconv.layers import (
     operator_norm,
     replace_convs,
 )
-from jaxconv.padding import BOUNDARIES, lax_axes
+from jaxconv.padding import lax_axes
 from jaxconv.problem import Problem, Triple
 from tests.problems import check
 
@@ -178,6 +178,17 @@ def test_the_metadata_of_parameters():
 
 # 2. Laws
 
+# scipy.ndimage's names, and numpy.pad's modes.
+BOUNDARIES = {
+    "constant": "constant",
+    "reflect": "symmetric",
+    "mirror": "reflect",
+    "nearest": "edge",
+    "wrap": "wrap",
+    "grid-constant": "constant",
+    "grid-mirror": "symmetric",
+    "grid-wrap": "wrap",
+}
 PADDINGS = ("SAME", "VALID", "CAUSAL", "CIRCULAR", "REFLECT", ((2, 1),), *BOUNDARIES)
 
 

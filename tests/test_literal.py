@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 import jaxconv
 from jaxconv.engines import ENGINES
 from jaxconv.literal import literal
-from jaxconv.planner import Wishes
+from jaxconv.planner import Options
 from jaxconv.primitive import contract
 from jaxconv.problem import Axis, Problem, Triple
 from jaxconv.reference import reference
@@ -70,8 +70,8 @@ def test_nothing_is_spread(dtype, passes):
 
     @jax.jit
     def run(operands):
-        wishes = [Wishes(method, accuracy="elementwise") for method in methods]
-        return [contract(p, x, w, wish) for p, (x, w), wish in zip(problems, operands, wishes, strict=True)]
+        options = [Options(method, accuracy="elementwise") for method in methods]
+        return [contract(p, x, w, wish) for p, (x, w), wish in zip(problems, operands, options, strict=True)]
 
     for values in SPOILT.values():
         operands = [spoilt(problem, values, dtype, np.random.default_rng(0)) for problem in problems]
@@ -122,12 +122,15 @@ def test_under_shard_map_and_export():
     problem = Problem((Axis(8, 3, 8, p=1),), n=2, c=2, m=4)
     part = replace(problem, m=2)
     x, w = spoilt(problem, ([np.nan], []), "float32", np.random.default_rng(0))
-    wishes = Wishes(accuracy="elementwise")
+    options = Options(accuracy="elementwise")
     mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Auto,))
     mapped = jax.shard_map(
-        lambda x, w: contract(part, x, w, wishes), mesh=mesh, in_specs=(P(), P(None, "d")), out_specs=P(None, None, "d")
+        lambda x, w: contract(part, x, w, options),
+        mesh=mesh,
+        in_specs=(P(), P(None, "d")),
+        out_specs=P(None, None, "d"),
     )
     truth = reference(problem, x, w)
     np.testing.assert_array_equal(mapped(x, w), truth)
-    exported = jax.export.export(jax.jit(partial(contract, problem, wishes=wishes)), platforms=["cpu", "cuda", "tpu"])
+    exported = jax.export.export(jax.jit(partial(contract, problem, options=options)), platforms=["cpu", "cuda", "tpu"])
     np.testing.assert_array_equal(exported(x, w).call(x, w), truth)

@@ -9,7 +9,7 @@ import pytest
 import jaxconv
 from jaxconv.engines import ENGINES
 from jaxconv.padding import lax_axes, mode_axes
-from jaxconv.planner import Wishes
+from jaxconv.planner import Options
 from jaxconv.primitive import contract
 from jaxconv.problem import Problem
 from tests.problems import NHWC
@@ -55,6 +55,6 @@ def test_an_engine_holds_about_what_it_says(name, engine):
         if ENGINES[engine].refusal(problem, "cpu"):
             continue
         between, _ = planned(
-            partial(contract, problem, wishes=Wishes(forward=engine)), problem.x_shape, problem.w_shape
+            partial(contract, problem, options=Options(forward=engine)), problem.x_shape, problem.w_shape
         )
         assert between <= 3 * ENGINES[engine].memory(problem) + 1e6

@@ -13,8 +13,8 @@ from jaxconv import attribution, lax, layers, matching, ndimage, signal
 
 ROOT = Path(__file__).parent.parent
 STREET = [
-    "problem", "arguments", "padding", "reference", "engines", "costs", "wisdom", "planner", "literal", "primitive",
-    "plan", "tune", "separable", "along", "lax", "ndimage", "signal", "matching", "layers", "attribution",
+    "problem", "arguments", "boundary", "padding", "reference", "engines", "costs", "wisdom", "separable", "planner",
+    "literal", "primitive", "plan", "tune", "lax", "batched", "ndimage", "signal", "matching", "layers", "attribution",
     "identities", "cli",
 ]  # fmt: skip
 FOLDERS = ("attribution", "engines", "identities", "layers", "lax", "matching", "ndimage", "signal")

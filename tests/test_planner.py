@@ -1,6 +1,7 @@
 """The planner: what it chooses, what it honours, what it refuses, and how it says so."""
 
 from dataclasses import replace
+from itertools import product
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +12,10 @@ import jaxconv
 from jaxconv import costs
 from jaxconv.engines import ENGINES
 from jaxconv.padding import lax_axes, mode_axes
-from jaxconv.planner import Wishes, candidates, choose, parse_wishes
+from jaxconv.planner import Options, candidates, choose, options_of
 from jaxconv.primitive import contract
 from jaxconv.problem import Axis, Problem, Triple
+from jaxconv.separable import chain
 from tests.problems import PASSES, PROBLEMS, operands
 
 LAYER = Problem((Axis(32, 3, 32, p=1), Axis(32, 3, 32, p=1)), n=4, c=8, m=8)
@@ -24,18 +26,18 @@ LONG = Problem((Axis(1 << 16, 1 << 12, 1 << 16, p=1 << 11),))
 def test_the_cheapest_admitted_engine_is_chosen(platform):
     for problem in PROBLEMS.values():
         for of in PASSES.values():
-            answers = candidates(of(problem), Wishes(), platform)
+            answers = candidates(of(problem), Options(), platform)
             admitted = [c for c in answers if c.refusal is None]
             assert admitted == sorted(admitted, key=lambda c: c.seconds)
-            assert choose(of(problem), Wishes(), platform) is admitted[0].engine
+            assert choose(of(problem), Options(), platform) is admitted[0].engine
             for c in answers:
                 assert (c.seconds is None) == (c.refusal is not None)
                 assert c.refusal is None or (c.refusal.startswith(c.engine.name) and c.refusal.endswith("."))
 
 
 def test_long_kernels_take_the_fft_and_layers_do_not():
-    assert choose(LONG, Wishes(), "cpu").name in ("fft", "overlap")
-    assert choose(LAYER, Wishes(), "cpu").name not in ("fft", "overlap")
+    assert choose(LONG, Options(), "cpu").name in ("fft", "overlap")
+    assert choose(LAYER, Options(), "cpu").name not in ("fft", "overlap")
 
 
 def test_on_a_gpu_each_family_has_its_engine():
@@ -47,13 +49,13 @@ def test_on_a_gpu_each_family_has_its_engine():
     causal = Problem(lax_axes("test", [4096], [4], [1], [(3, 0)]), **channels)
     families = {"direct": (depthwise, dense, dense.kernel_pass), "shifts": (image, strided, causal)}
     for name, problem in ((name, problem) for name, problems in families.items() for problem in problems):
-        assert choose(problem, Wishes(), "gpu").name == name
-    assert choose(LONG, Wishes(), "gpu").name in ("fft", "overlap")
-    full = Wishes(precision=(jax.lax.Precision.HIGHEST,) * 2)
-    slow, fast = (next(c for c in candidates(dense, w, "gpu") if c.engine.name == "direct") for w in (full, Wishes()))
+        assert choose(problem, Options(), "gpu").name == name
+    assert choose(LONG, Options(), "gpu").name in ("fft", "overlap")
+    full = Options(precision=(jax.lax.Precision.HIGHEST,) * 2)
+    slow, fast = (next(c for c in candidates(dense, w, "gpu") if c.engine.name == "direct") for w in (full, Options()))
     assert slow.seconds > 2 * fast.seconds
     halves = replace(dense, dtypes=Triple(*["bfloat16"] * 3))
-    assert candidates(halves, Wishes(), "gpu")[0].seconds < fast.seconds
+    assert candidates(halves, Options(), "gpu")[0].seconds < fast.seconds
 
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
@@ -72,14 +74,14 @@ def test_a_tpu_has_no_transforms_in_double_precision():
     for name in ("fft", "overlap"):
         assert "no FFT in double precision on tpu; use" in ENGINES[name].refusal(double, "tpu")
         assert ENGINES[name].refusal(LONG, "tpu") is ENGINES[name].refusal(double, "gpu") is None
-    assert choose(double, Wishes(), "tpu").name in ("shifts", "direct", "gemm")
+    assert choose(double, Options(), "tpu").name in ("shifts", "direct", "gemm")
 
 
 def test_a_plan_of_cufft_holds_no_more_than_it_can():
     large = replace(LONG, n=1 << 15)
     assert "more than plans of cuFFT do; use method='overlap'" in ENGINES["fft"].refusal(large, "gpu")
     assert ENGINES["fft"].refusal(large, "cpu") is ENGINES["fft"].refusal(LONG, "gpu") is None
-    assert choose(large, Wishes(), "gpu").name == "overlap"
+    assert choose(large, Options(), "gpu").name == "overlap"
 
 
 def test_a_device_that_was_not_measured_is_served_by_the_one_most_alike():
@@ -95,14 +97,14 @@ def test_a_device_that_was_not_measured_is_served_by_the_one_most_alike():
 def test_accuracy_elementwise():
     assert not ENGINES["fft"].elementwise(LAYER)
     for problem in (LONG, LAYER, LONG.kernel_pass):
-        assert choose(problem, Wishes(accuracy="elementwise"), "cpu").elementwise(problem)
+        assert choose(problem, Options(accuracy="elementwise"), "cpu").elementwise(problem)
 
 
 @pytest.mark.parametrize("method", ENGINES)
 def test_a_forced_method_is_honoured(method):
     """The lowered program has the engine's operations and no other's."""
     x, w = operands(LAYER)
-    text = jax.jit(lambda x, w: contract(LAYER, x, w, Wishes(forward=method))).lower(x, w).as_text()
+    text = jax.jit(lambda x, w: contract(LAYER, x, w, Options(forward=method))).lower(x, w).as_text()
     assert ("stablehlo.convolution" in text) == (method == "direct")
     assert ("stablehlo.fft" in text) == (method in ("fft", "overlap"))
     assert ("stablehlo.dot_general" in text) == (method in ("gemm", "winograd", "fft", "overlap"))
@@ -126,22 +128,22 @@ def test_a_refusal_in_a_later_pass_is_raised_there():
         jax.grad(f)(x)
 
 
-def test_wishes_follow_the_passes():
-    wishes = parse_wishes("test", {"forward": "direct", "kernel": "fft"})
-    assert (wishes.forward, wishes.input, wishes.kernel) == ("direct", "auto", "fft")
-    assert wishes.input_pass.forward == "auto"
-    assert wishes.kernel_pass.forward == "fft"
-    assert wishes.kernel_pass.kernel == "direct"
-    assert wishes.input_pass.input_pass == wishes == wishes.kernel_pass.kernel_pass
+def test_options_follow_the_passes():
+    options = options_of("test", {"forward": "direct", "kernel": "fft"})
+    assert (options.forward, options.input, options.kernel) == ("direct", "auto", "fft")
+    assert options.input_pass.forward == "auto"
+    assert options.kernel_pass.forward == "fft"
+    assert options.kernel_pass.kernel == "direct"
+    assert options.input_pass.input_pass == options == options.kernel_pass.kernel_pass
     # The kernel pass's own gradient in its input is the layer's gradient in its input.
-    assert wishes.kernel_pass.input_pass.forward == wishes.input
+    assert options.kernel_pass.input_pass.forward == options.input
 
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
 def test_refusals_of_accelerators(platform):
     integers = Problem((Axis(8, 3, 8),), dtypes=Triple(*["int32"] * 3))
     assert "no integer convolution" in str(ENGINES["direct"].refusal(integers, platform))
-    assert choose(integers, Wishes(), platform).name == "shifts"
+    assert choose(integers, Options(), platform).name == "shifts"
     four = Problem((Axis(4, 3, 4),) * 4)
     assert "at most 3 spatial axes" in str(ENGINES["direct"].refusal(four, platform))
     assert ENGINES["direct"].refusal(four, "cpu") is None
@@ -198,8 +200,8 @@ def test_plan_takes_keywords():
 
 def test_elementwise_asks_for_the_highest_precision():
     highest = jax.lax.Precision.HIGHEST
-    assert parse_wishes("test", accuracy="elementwise").precision == (highest, highest)
-    assert parse_wishes("test", accuracy="elementwise", precision="default").precision != (highest, highest)
+    assert options_of("test", accuracy="elementwise").precision == (highest, highest)
+    assert options_of("test", accuracy="elementwise", precision="default").precision != (highest, highest)
 
 
 def test_plan_of_a_problem_and_of_nothing():
@@ -224,7 +226,7 @@ def test_accelerators_leave_dense_layers_to_lax(platform):
     problems = [Problem((Axis(8, 2 * L, 8 * L + L, L=L, p=2 * L - 1),) * 2, n=32, c=64, m=64) for L in (1, 2, 4)]
     for problem in [*problems, replace(LAYER, c=64, m=64)]:
         for of in PASSES.values():
-            assert choose(of(problem), Wishes(), platform).name == "direct", of(problem)
+            assert choose(of(problem), Options(), platform).name == "direct", of(problem)
 
 
 def test_the_methods_that_an_error_names():
@@ -232,8 +234,29 @@ def test_the_methods_that_an_error_names():
         jaxconv.convolve(jnp.ones(3), jnp.ones(2), method="none")
     with pytest.raises(ValueError, match=r"'overlap'. Pass one"):
         jaxconv.convolve(jnp.ones(3), jnp.ones(2), method={"forward": "separable"})
-    with pytest.raises(ValueError, match=r"'overlap'. Pass one"):
+    with pytest.raises(ValueError, match=r"'separable'` was refused .*a filter's kernel"):
         jaxconv.lax.conv(jnp.ones((1, 1, 3)), jnp.ones((1, 1, 2)), (1,), "SAME", method="separable")
+
+
+def test_a_known_kernel_is_split_where_that_pays_on_the_platform_that_is_asked_for():
+    """Also where a function was traced for another one before."""
+
+    def seconds(problem, platform):
+        return candidates(problem, Options(), platform)[0].seconds
+
+    seen = set()
+    for taps, size in product((5, 7, 11, 15), (32, 64, 256, 512)):
+        kernel = np.outer(*[np.hanning(taps + 2)[1:-1]] * 2).astype("float32")
+        image = jax.ShapeDtypeStruct((size, size), jnp.float32)
+        f = jax.jit(lambda x, kernel=kernel: jaxconv.correlate(x, kernel, "same"))
+        jax.eval_shape(f, image)
+        [whole] = jaxconv.plan(jaxconv.correlate, image, jax.ShapeDtypeStruct(kernel.shape, jnp.float32), "same")
+        found = [len(jaxconv.plan(f, image, platform=platform)) for platform in ("gpu", "tpu", "cpu")]
+        for count, platform in zip(found, ("gpu", "tpu", "cpu"), strict=True):
+            links = sum(seconds(link, platform) for link in chain(whole.problem))
+            assert count == (2 if links < seconds(whole.problem, platform) else 1)
+        seen.add(tuple(found))
+    assert any(len(set(found)) > 1 for found in seen)  # there are kernels that are split on one of them only
 
 
 def test_a_numpy_kernel_beside_a_traced_image_is_known():

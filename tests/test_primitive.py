@@ -15,7 +15,7 @@ from jax.test_util import check_grads
 
 import jaxconv
 from jaxconv.engines import ENGINES
-from jaxconv.planner import Wishes
+from jaxconv.planner import Options
 from jaxconv.primitive import contract
 from jaxconv.problem import Axis, Problem, Triple
 from jaxconv.reference import reference
@@ -90,8 +90,8 @@ def test_derivatives_to_second_order(name, method):
     )
     with jax.enable_x64(True):
         x, w = operands(problem)
-        wishes = Wishes(method, method, method)
-        check_grads(lambda x, w: contract(problem, x, w, wishes), (x, w), order=2, modes=["fwd", "rev"])
+        options = Options(method, method, method)
+        check_grads(lambda x, w: contract(problem, x, w, options), (x, w), order=2, modes=["fwd", "rev"])
 
 
 def test_derivatives_of_complex_arrays():
@@ -302,11 +302,11 @@ def test_sharded_inputs(spec, method):
     problem = Problem((Axis(8, 3, 8, p=1),), n=4, c=2, m=2)
     x, w = operands(problem)
     mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Auto,))
-    wishes = Wishes(method, method, method)
+    options = Options(method, method, method)
     sharded = jax.device_put(x, NamedSharding(mesh, spec))
 
     def f(x, w):
-        y, vjp = jax.vjp(lambda x, w: contract(problem, x, w, wishes), x, w)
+        y, vjp = jax.vjp(lambda x, w: contract(problem, x, w, options), x, w)
         return y, *vjp(y)
 
     for a, b in zip(jax.jit(f)(sharded, w), jax.jit(f)(x, w), strict=True):
@@ -327,7 +327,7 @@ def test_shard_map(taps, method, check_vma):
     x, w = (rng.integers(-2, 3, shape).astype(np.float32) for shape in (problem.x_shape, problem.w_shape))
     mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Auto,))
     mapped = jax.shard_map(
-        lambda x, w: contract(part, x, w, Wishes(method, method, method)),
+        lambda x, w: contract(part, x, w, Options(method, method, method)),
         mesh=mesh, in_specs=(P("d"), P()), out_specs=P("d"), check_vma=check_vma,
     )  # fmt: skip
     y, vjp = jax.vjp(mapped, x, w)
@@ -348,7 +348,7 @@ def test_shard_map_over_kernels():
     x, w = (rng.integers(-2, 3, shape).astype(np.float32) for shape in (problem.x_shape, problem.w_shape))
     mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Auto,))
     specs = (P(), P(None, "d")), P(None, None, "d")
-    exact = partial(contract, part, wishes=Wishes(accuracy="elementwise"))
+    exact = partial(contract, part, options=Options(accuracy="elementwise"))
     mapped = jax.shard_map(exact, mesh=mesh, in_specs=specs[0], out_specs=specs[1])
     y, vjp = jax.vjp(mapped, x, w)
     np.testing.assert_array_equal(y, reference(problem, x, w))

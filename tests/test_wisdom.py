@@ -16,7 +16,7 @@ import pytest
 
 import jaxconv
 from jaxconv.engines import ENGINES
-from jaxconv.planner import Wishes, candidates, choose, parse_wishes
+from jaxconv.planner import Options, candidates, choose, options_of
 from jaxconv.primitive import contract
 from jaxconv.problem import Axis, Problem
 from jaxconv.tune import measure, stopwatch
@@ -30,7 +30,7 @@ OTHER = Problem((Axis(64, 5, 60),))
 def path(tmp_path) -> Path:
     """A file in which the engine that the planner would not take is measured as the fastest."""
     times = {engine.name: 1.0 for engine in ENGINES.values()}
-    best = choose(LAYER, Wishes(), "cpu").name
+    best = choose(LAYER, Options(), "cpu").name
     other = "gemm" if best != "gemm" else "direct"
     file = tmp_path / "wisdom.json"
     write(file, NONE.joined("cpu", LAYER, times | {other: 1e-6}))
@@ -53,10 +53,10 @@ def test_measured_times_choose_the_engine(path):
     wisdom = read(path)
     times = wisdom.measured(LAYER, "cpu")
     fastest = min(times, key=times.__getitem__)
-    assert choose(LAYER, Wishes(wisdom=wisdom), "cpu").name == fastest != choose(LAYER, Wishes(), "cpu").name
-    assert choose(OTHER, Wishes(wisdom=wisdom), "cpu") is choose(OTHER, Wishes(), "cpu")
-    assert choose(LAYER, Wishes(forward="shifts", wisdom=wisdom), "cpu").name == "shifts"
-    exact = candidates(LAYER, Wishes(accuracy="elementwise", wisdom=wisdom), "cpu")[0]
+    assert choose(LAYER, Options(wisdom=wisdom), "cpu").name == fastest != choose(LAYER, Options(), "cpu").name
+    assert choose(OTHER, Options(wisdom=wisdom), "cpu") is choose(OTHER, Options(), "cpu")
+    assert choose(LAYER, Options(forward="shifts", wisdom=wisdom), "cpu").name == "shifts"
+    exact = candidates(LAYER, Options(accuracy="elementwise", wisdom=wisdom), "cpu")[0]
     assert exact.engine.elementwise(LAYER)
 
 
@@ -74,7 +74,7 @@ def test_the_scope_reaches_a_call_and_its_gradient(path):
         text = str(inside)
     assert set(inside.engines.values()) == {"gemm"}
     assert "measured 1e-06 ms" in text
-    assert parse_wishes("test").wisdom is None
+    assert options_of("test").wisdom is None
     assert "measured" not in str(jaxconv.plan(jaxconv.lax.conv_general_dilated, x, w, (1, 1), "VALID")[0])
 
 
@@ -119,13 +119,13 @@ def test_a_missing_file(tmp_path):
 
 def test_the_environment_variable(path, monkeypatch, tmp_path):
     monkeypatch.setenv(VARIABLE, str(path))
-    assert parse_wishes("test").wisdom == read(path)
+    assert options_of("test").wisdom == read(path)
     bad = tmp_path / "bad.json"
     bad.write_text("{}")
     monkeypatch.setenv(VARIABLE, str(bad))
     with pytest.warns(UserWarning, match=f"{VARIABLE} is ignored"):
-        assert parse_wishes("test").wisdom is None
-    assert parse_wishes("test").wisdom is None  # warned of once
+        assert options_of("test").wisdom is None
+    assert options_of("test").wisdom is None  # warned of once
 
 
 def test_tune_finds_the_contractions_of_a_function(tmp_path):
@@ -143,7 +143,7 @@ def test_tune_finds_the_contractions_of_a_function(tmp_path):
         times = more.measured(problem, platform)
         assert set(times) <= set(ENGINES)
         assert all(0 < seconds < 5 for seconds in times.values())
-        assert choose(problem, Wishes(wisdom=more), platform).name == min(times, key=times.__getitem__)
+        assert choose(problem, Options(wisdom=more), platform).name == min(times, key=times.__getitem__)
 
 
 def test_tune_measures_every_engine_of_a_call_that_admits_few():
@@ -207,7 +207,7 @@ def test_a_loop_in_one_program_is_timed_less_an_empty_one(monkeypatch):
 
     monkeypatch.setitem(measure.__globals__, "_seconds", seconds)
     x, w = jnp.ones(OTHER.x_shape), jnp.ones(OTHER.w_shape)
-    once = stopwatch(partial(contract, OTHER, wishes=Wishes("direct")), x, w, repeated=4)
+    once = stopwatch(partial(contract, OTHER, options=Options("direct")), x, w, repeated=4)
     assert once() == pytest.approx((0.5 - 0.1) / 4)
     y = jnp.zeros(OTHER.y_shape)
     whole, empty = made[-2:]

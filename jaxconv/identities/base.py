@@ -11,7 +11,7 @@ The verifier runs the first under `jax.jit` with the engine that it judges.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,7 +21,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from jaxconv.engines import ENGINES
-from jaxconv.planner import PASSES, Wishes, refusal
+from jaxconv.planner import PASSES, Options, refusal
 from jaxconv.primitive import contract
 from jaxconv.problem import Problem
 
@@ -215,14 +215,14 @@ def forced(f: Callable, engine: str, passes: Sequence[str] = PASSES, platform: s
 
     def run(*args):
         closed, shape = jax.make_jaxpr(f, return_shape=True)(*args)
-        wishes = partial(_wishes, engine=engine, passes=passes, platform=platform)
-        leaves = _evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(args), wishes)
+        options = partial(_options, engine=engine, passes=passes, platform=platform)
+        leaves = _evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(args), options)
         return jax.tree.unflatten(jax.tree.structure(shape), leaves)
 
     return run
 
 
-def _evaluate(jaxpr: Jaxpr, consts, args, wishes: Callable[[Problem, Wishes], Wishes]) -> list:
+def _evaluate(jaxpr: Jaxpr, consts, args, options: Callable[[Problem, Options], Options]) -> list:
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
 
     def read(atom):
@@ -234,9 +234,9 @@ def _evaluate(jaxpr: Jaxpr, consts, args, wishes: Callable[[Problem, Wishes], Wi
         if equation.primitive.name == "contract":
             problem = equation.params["problem"]
             x, w = operands
-            results = [contract(problem, x, w, wishes(problem, equation.params["wishes"]))]
+            results = [contract(problem, x, w, options(problem, equation.params["options"]))]
         elif equation.primitive.name in ("jit", "pjit") and isinstance(inner, ClosedJaxpr):
-            results = _evaluate(inner.jaxpr, inner.consts, operands, wishes)
+            results = _evaluate(inner.jaxpr, inner.consts, operands, options)
         elif any(next(contractions(i.jaxpr), None) for i in equation.params.values() if isinstance(i, ClosedJaxpr)):
             raise NotImplementedError(
                 f"`forced` met a contraction within {equation.primitive.name!r}, where it cannot ask for an engine. "
@@ -252,19 +252,19 @@ def _evaluate(jaxpr: Jaxpr, consts, args, wishes: Callable[[Problem, Wishes], Wi
 
 
 # The engine is judged whatever accuracy the function asks for: its bound is its own.
-def _wishes(problem: Problem, given: Wishes, engine: str, passes, platform: str) -> Wishes:
+def _options(problem: Problem, given: Options, engine: str, passes, platform: str) -> Options:
     of = {"forward": problem, "input": problem.input_pass, "kernel": problem.kernel_pass}
-    able = [name for name in passes if not refusal(of[name], Wishes(forward=engine), platform)]
+    able = [name for name in passes if not refusal(of[name], Options(forward=engine), platform)]
     others = {} if len(passes) == len(PASSES) else dict.fromkeys(PASSES, "shifts")  # one pass by itself: a diagnosis
     methods = dict.fromkeys(PASSES, "auto") | others | dict.fromkeys(able, engine)
-    return replace(given, accuracy="normwise", **methods)
+    return given._replace(accuracy="normwise", **methods)
 
 
-def contractions(jaxpr: Jaxpr) -> Iterator[tuple[Problem, Wishes]]:
+def contractions(jaxpr: Jaxpr) -> Iterator[tuple[Problem, Options]]:
     """Every contraction of a jaxpr, also of those within."""
     for equation in jaxpr.eqns:
         if equation.primitive.name == "contract":
-            yield equation.params["problem"], equation.params["wishes"]
+            yield equation.params["problem"], equation.params["options"]
         for value in equation.params.values():
             for inner in value if isinstance(value, tuple | list) else [value]:
                 if isinstance(inner, ClosedJaxpr | Jaxpr):

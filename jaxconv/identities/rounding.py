@@ -19,7 +19,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jaxconv.arguments import promoted
 from jaxconv.engines import Engine
 from jaxconv.identities.base import Bounded
-from jaxconv.planner import Wishes, choose
+from jaxconv.planner import Options, choose
 from jaxconv.problem import Problem
 
 TINY = float(np.finfo(np.longdouble).eps)  # the extended precision's own
@@ -63,7 +63,7 @@ def _read(jaxpr: Jaxpr, consts, args: list[Bounded], platform: str) -> list[Boun
         if isinstance(inner, ClosedJaxpr):
             results = _read(inner.jaxpr, inner.consts, operands, platform)
         elif name == "contract":
-            engine = choose(params["problem"], params["wishes"] or Wishes(), platform)
+            engine = choose(params["problem"], params["options"] or Options(), platform)
             results = [_contract(params["problem"], engine, *operands)]
         elif name in MOVES:
             move = MOVES[name]

@@ -5,7 +5,7 @@ model (`nnx.Conv(..., conv_general_dilated=jaxconv.lax.conv_general_dilated)`) o
 program, and may be assigned over it. Three arguments come on top: `flip_kernel`, `method` and `accuracy`.
 """
 
-from jaxconv.lax.layers import conv, conv_general_dilated, conv_with_general_padding
+from jaxconv.lax.convolution import conv, conv_general_dilated, conv_with_general_padding
 from jaxconv.lax.patches import conv_general_dilated_local, conv_general_dilated_patches, fold
 from jaxconv.lax.transposed import conv_transpose
 

@@ -1,4 +1,8 @@
-"""What lax's functions share: dimension numbers, the Problem of a layer, shardings."""
+"""What lax's functions share: the layer of two lettered arrays, its dimension numbers, its Problem, shardings.
+
+An array of lax's has letters: batch, features, spatial axes. What strides, pads, dilates and groups them comes
+through this door.
+"""
 
 from collections.abc import Sequence
 
@@ -8,8 +12,9 @@ from jax import Array
 from jax.lax import ConvDimensionNumbers
 from jax.sharding import NamedSharding, PartitionSpec, auto_axes, get_abstract_mesh
 
-from jaxconv.arguments import as_array, described, frozen, output_dtype, positive
-from jaxconv.planner import Wishes
+from jaxconv.arguments import described, integers, once_per_signature, output_dtype, positive
+from jaxconv.padding import lax_axes
+from jaxconv.planner import Options
 from jaxconv.primitive import contract, explicit_axes
 from jaxconv.problem import SPATIAL, Axis, Problem, Triple
 
@@ -17,10 +22,32 @@ Padding = str | Sequence[tuple[int, int]]
 DimensionNumbers = ConvDimensionNumbers | Sequence[str] | None
 
 
-def layer_of(call: str, layer, lhs, rhs, wishes: Wishes, **arguments) -> Array:
-    """The layer with its arguments made hashable: all else happens once per signature, in the trace."""
-    lhs, rhs = as_array(call, "lhs", lhs), as_array(call, "rhs", rhs)
-    return layer(lhs, rhs, call, wishes, *(frozen(call, name, value) for name, value in arguments.items()))
+@once_per_signature
+def correlated(
+    lhs: Array, rhs: Array, *, call: str, options: Options, window_strides, padding, lhs_dilation, rhs_dilation,
+    dimension_numbers, feature_group_count, batch_group_count, preferred_element_type, out_sharding, flip_kernel: bool,
+) -> Array:  # fmt: skip
+    """`jaxconv.lax.conv_general_dilated`, all arguments being checked here."""
+    dims = dimension_numbers_of(call, lhs, rhs, dimension_numbers)
+    extents, kernel = spatial_of(lhs, dims.lhs_spec), spatial_of(rhs, dims.rhs_spec)
+    S, L, D = steps_of(call, len(kernel), window_strides, lhs_dilation, rhs_dilation)
+    features = positive(call, "feature_group_count", feature_group_count)
+    batches = positive(call, "batch_group_count", batch_group_count)
+    axes = lax_axes(call, extents, kernel, S, padding, L, D)
+    if flip_kernel:
+        axes = tuple(axis.kernel_flipped for axis in axes)
+    problem, shape = problem_of(call, lhs, rhs, dims, axes, features, batches, preferred_element_type)
+    check_sharding(call, out_sharding, lhs.ndim)
+    return contract_layer(lhs, rhs, problem, shape, options, out_sharding, preferred_element_type)
+
+
+def steps_of(call: str, rank: int, strides, lhs_dilation=None, rhs_dilation=None) -> list[tuple[int, ...]]:
+    """The strides of the output, and the dilations of the input and of the kernel, as positive ints."""
+    given = {"window_strides": strides, "lhs_dilation": lhs_dilation, "rhs_dilation": rhs_dilation}
+    return [
+        (1,) * rank if value is None and name != "window_strides" else integers(call, name, value, rank, least=1)
+        for name, value in given.items()
+    ]
 
 
 def dimension_numbers_of(
@@ -71,8 +98,6 @@ def problem_of(
             f"`{call}` got lhs of {described(lhs)} and rhs of {described(rhs)}: both must have the same dtype. "
             "Cast one with `.astype(...)`, or use `preferred_element_type` for a wider result."
         )
-    feature_groups = positive(call, "feature_group_count", feature_groups)
-    batch_groups = positive(call, "batch_group_count", batch_groups)
     if feature_groups > 1 and batch_groups > 1:
         raise ValueError(
             f"`{call}` got feature_group_count={feature_groups} and batch_group_count={batch_groups}: at most one of "
@@ -101,7 +126,7 @@ def problem_of(
     # (batch groups) or of the input's features (feature groups), and of the output's features.
     batch, feature = ("gn", "c") if batch_groups > 1 else ("n", "gc")
     dtype = jnp.dtype(jnp.int32) if lhs.dtype == jnp.bool_ else lhs.dtype  # booleans are counted
-    out = output_dtype(call, dtype, preferred)
+    out = dtype if preferred is None else output_dtype(call, dtype, preferred)
     problem = Problem(
         axes, n=n // batch_groups, g=groups, c=cw, m=m // groups,
         layouts=Triple(
@@ -140,13 +165,13 @@ def check_sharding(call: str, out_sharding, rank: int) -> None:
 
 
 def contract_layer(
-    lhs: Array, rhs: Array, problem: Problem, shape: tuple[int, ...], wishes: Wishes, out_sharding, preferred
+    lhs: Array, rhs: Array, problem: Problem, shape: tuple[int, ...], options: Options, out_sharding, preferred
 ) -> Array:
     logical = lhs.dtype == jnp.bool_ and preferred is None
 
     def run(lhs, rhs):
         x, w = lhs.astype(problem.dtypes.x), rhs.astype(problem.dtypes.w)
-        y = contract(problem, x.reshape(problem.x_shape), w.reshape(problem.w_shape), wishes).reshape(shape)
+        y = contract(problem, x.reshape(problem.x_shape), w.reshape(problem.w_shape), options).reshape(shape)
         return y != 0 if logical else y
 
     if out_sharding is None:

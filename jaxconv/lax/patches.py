@@ -5,20 +5,21 @@ to that i. Each is the other's transpose, and neither multiplies: no zero meets 
 """
 
 from collections.abc import Sequence
-from functools import partial
 from math import prod
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.lax import ConvDimensionNumbers
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxconv.arguments import as_array, described, frozen, integers, output_dtype, promoted
+from jaxconv.arguments import as_array, described, integers, once_per_signature, output_dtype, promoted
 from jaxconv.engines.base import pairwise
-from jaxconv.lax.base import DimensionNumbers, Padding, dimension_numbers_of
+from jaxconv.lax.base import DimensionNumbers, Padding, dimension_numbers_of, steps_of
 from jaxconv.padding import lax_axes
-from jaxconv.planner import Precision, parse_wishes
+from jaxconv.planner import Precision, options_of
 from jaxconv.problem import Axis
 
 
@@ -70,11 +71,9 @@ def conv_general_dilated_patches(
     """
     call = "jaxconv.lax.conv_general_dilated_patches"
     lhs = as_array(call, "lhs", lhs)
-    parse_wishes(call, precision=precision)
-    names = "filter_shape", "window_strides", "padding", "lhs_dilation", "rhs_dilation", "dimension_numbers"
-    values = filter_shape, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers
-    static = [frozen(call, name, value) for name, value in zip(names, values, strict=True)]
-    return _patches(lhs, call, *static, frozen(call, "preferred_element_type", preferred_element_type))
+    options_of(call, precision=precision)
+    layer = _Layer(filter_shape, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers)
+    return _patches(lhs, call=call, layer=layer, preferred=preferred_element_type)
 
 
 def fold(
@@ -119,9 +118,8 @@ def fold(
     """
     call = "jaxconv.lax.fold"
     patches = as_array(call, "patches", patches)
-    names = "shape", "filter_shape", "window_strides", "padding", "lhs_dilation", "rhs_dilation", "dimension_numbers"
-    values = shape, filter_shape, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers
-    return _fold(patches, call, *(frozen(call, name, value) for name, value in zip(names, values, strict=True)))
+    layer = _Layer(filter_shape, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers)
+    return _fold(patches, call=call, shape=shape, layer=layer)
 
 
 def conv_general_dilated_local(
@@ -169,39 +167,43 @@ def conv_general_dilated_local(
     """
     call = "jaxconv.lax.conv_general_dilated_local"
     lhs, rhs = as_array(call, "lhs", lhs), as_array(call, "rhs", rhs)
-    wanted = parse_wishes(call, precision=precision).precision
-    names = "filter_shape", "window_strides", "padding", "lhs_dilation", "rhs_dilation", "dimension_numbers"
-    values = filter_shape, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers
-    return _local(
-        lhs, rhs, call, wanted, *(frozen(call, name, value) for name, value in zip(names, values, strict=True))
-    )
+    wanted = options_of(call, precision=precision).precision
+    layer = _Layer(filter_shape, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers)
+    return _local(lhs, rhs, call=call, precision=wanted, layer=layer)
 
 
-def _arranged(call, shape, dtype, filter_shape, strides, padding, lhs_dilation, rhs_dilation, numbers):
-    """The dimension numbers and the axes of a layer with a kernel of that extent."""
-    rank = len(shape)
-    extents = integers(call, "filter_shape", filter_shape, rank - 2, least=0)
-    like = jax.ShapeDtypeStruct(shape, dtype)
-    dims = dimension_numbers_of(call, like, jax.ShapeDtypeStruct((0,) * rank, dtype), numbers)
-    axes = lax_axes(call, [shape[d] for d in dims.lhs_spec[2:]], extents, strides, padding, lhs_dilation, rhs_dilation)
-    return dims, axes
+class _Layer(NamedTuple):
+    """How a kernel of that extent stands over an image."""
+
+    filter_shape: Any
+    window_strides: Any
+    padding: Any
+    lhs_dilation: Any
+    rhs_dilation: Any
+    dimension_numbers: Any
+
+    def arranged(self, call: str, shape: Sequence[int], dtype) -> tuple[ConvDimensionNumbers, tuple[Axis, ...]]:
+        """Its dimension numbers and its axes."""
+        rank = len(shape)
+        kernel = integers(call, "filter_shape", self.filter_shape, rank - 2, least=0)
+        image, like = (jax.ShapeDtypeStruct(s, dtype) for s in (shape, (0,) * rank))
+        dims = dimension_numbers_of(call, image, like, self.dimension_numbers)
+        spatial = [shape[d] for d in dims.lhs_spec[2:]]
+        S, L, D = steps_of(call, rank - 2, self.window_strides, self.lhs_dilation, self.rhs_dilation)
+        return dims, lax_axes(call, spatial, kernel, S, self.padding, L, D)
 
 
-@partial(jax.jit, static_argnums=range(1, 9), inline=True)
-def _patches(
-    x: Array, call: str, filter_shape, strides, padding, lhs_dilation, rhs_dilation, numbers, preferred
-) -> Array:
-    dims, axes = _arranged(call, x.shape, x.dtype, filter_shape, strides, padding, lhs_dilation, rhs_dilation, numbers)
+@once_per_signature
+def _patches(x: Array, *, call: str, layer: _Layer, preferred) -> Array:
+    dims, axes = layer.arranged(call, x.shape, x.dtype)
     y = _features_of(x.astype(output_dtype(call, x.dtype, preferred)).transpose(dims.lhs_spec), axes)
     return y.transpose(np.argsort(dims.out_spec))
 
 
-@partial(jax.jit, static_argnums=range(1, 9), inline=True)
-def _fold(
-    y: Array, call: str, shape, filter_shape, strides, padding, lhs_dilation, rhs_dilation, numbers
-) -> Array:  # fmt: skip
+@once_per_signature
+def _fold(y: Array, *, call: str, shape, layer: _Layer) -> Array:
     shape = integers(call, "shape", shape, y.ndim, least=0)
-    dims, axes = _arranged(call, shape, y.dtype, filter_shape, strides, padding, lhs_dilation, rhs_dilation, numbers)
+    dims, axes = layer.arranged(call, shape, y.dtype)
     n, c = (shape[d] for d in dims.lhs_spec[:2])
     y_shape = y.shape
     y = y.transpose(dims.out_spec)
@@ -214,11 +216,9 @@ def _fold(
     return _image_of(y, n, c, axes).transpose(np.argsort(dims.lhs_spec))
 
 
-@partial(jax.jit, static_argnums=range(2, 10), inline=True)
-def _local(
-    x: Array, w: Array, call: str, precision, filter_shape, strides, padding, lhs_dilation, rhs_dilation, numbers
-) -> Array:  # fmt: skip
-    dims, axes = _arranged(call, x.shape, x.dtype, filter_shape, strides, padding, lhs_dilation, rhs_dilation, numbers)
+@once_per_signature
+def _local(x: Array, w: Array, *, call: str, precision, layer: _Layer) -> Array:
+    dims, axes = layer.arranged(call, x.shape, x.dtype)
     if x.dtype != w.dtype:
         raise TypeError(
             f"`{call}` got lhs of {described(x)} and rhs of {described(w)}: both must have the same dtype. "

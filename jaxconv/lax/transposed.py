@@ -2,24 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
-import jax
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxconv.arguments import described, integers
+from jaxconv.arguments import as_array, described, integers, once_per_signature, positive
 from jaxconv.lax.base import (
     DimensionNumbers,
     Padding,
     contract_layer,
     dimension_numbers_of,
-    layer_of,
     problem_of,
     spatial_of,
 )
 from jaxconv.padding import lax_axes, pairs
-from jaxconv.planner import Accuracy, Method, Precision, Wishes, parse_wishes
+from jaxconv.planner import Accuracy, Method, Options, Precision, options_of
 
 
 def conv_transpose(
@@ -90,20 +87,21 @@ def conv_transpose(
     Source: jax.lax.conv_transpose; Dumoulin and Visin, A guide to convolution arithmetic, 2016.
     """
     call = "jaxconv.lax.conv_transpose"
-    return layer_of(
-        call, _correlate_transpose, lhs, rhs, parse_wishes(call, method, accuracy, precision),
-        strides=strides, padding=padding, rhs_dilation=rhs_dilation, dimension_numbers=dimension_numbers,
-        transpose_kernel=bool(transpose_kernel), preferred_element_type=preferred_element_type,
-        use_consistent_padding=bool(use_consistent_padding), feature_group_count=feature_group_count,
-        output_padding=output_padding, flip_kernel=bool(flip_kernel),
+    options = options_of(call, method, accuracy, precision)
+    return _correlate_transpose(
+        as_array(call, "lhs", lhs), as_array(call, "rhs", rhs), call=call, options=options,
+        strides=strides, padding=padding,
+        rhs_dilation=rhs_dilation, dimension_numbers=dimension_numbers, transpose_kernel=bool(transpose_kernel),
+        preferred_element_type=preferred_element_type, use_consistent_padding=bool(use_consistent_padding),
+        feature_group_count=feature_group_count, output_padding=output_padding, flip_kernel=bool(flip_kernel),
     )  # fmt: skip
 
 
-@partial(jax.jit, static_argnums=range(2, 14), inline=True)
+@once_per_signature
 def _correlate_transpose(
-    lhs: Array, rhs: Array, call: str, wishes: Wishes,
-    strides, padding, rhs_dilation, dimension_numbers, transpose_kernel, preferred, use_consistent_padding,
-    groups, output_padding, flip_kernel: bool,
+    lhs: Array, rhs: Array, *, call: str, options: Options, strides, padding, rhs_dilation, dimension_numbers,
+    transpose_kernel: bool, preferred_element_type, use_consistent_padding: bool, feature_group_count,
+    output_padding, flip_kernel: bool,
 ) -> Array:  # fmt: skip
     if dimension_numbers is None:
         spatial = {2: "", 3: "H", 4: "HW", 5: "HWD"}.get(lhs.ndim)
@@ -118,6 +116,7 @@ def _correlate_transpose(
     ones = (1,) * len(kernel)
     S = integers(call, "strides", strides, len(kernel), least=1)
     D = integers(call, "rhs_dilation", ones if rhs_dilation is None else rhs_dilation, len(kernel), least=1)
+    groups = positive(call, "feature_group_count", feature_group_count)
     if (
         isinstance(padding, str)
         and padding not in ("SAME", "VALID")
@@ -134,7 +133,7 @@ def _correlate_transpose(
     if any(not 0 <= extra < max(s, d) for extra, s, d in zip(more, S, D, strict=True)):
         raise ValueError(
             f"`{call}` got output_padding={output_padding!r} with strides={S} and rhs_dilation={D}: each entry must be "
-            "at least 0 and less than the stride or the dilation. Pass what the layer's input has over."
+            "at least 0 and less than the stride or the dilation. Pass how many positions the layer's stride left over."
         )
     axes = tuple(
         replace(axis, O=axis.O + extra)
@@ -147,8 +146,10 @@ def _correlate_transpose(
     if transpose_kernel:
         out, feature, *spatial = dims.rhs_spec
         dims = dims._replace(rhs_spec=(feature, out, *spatial))
-    problem, shape = problem_of(call, lhs, rhs, dims, axes, groups, 1, preferred, transposed=transpose_kernel)
-    return contract_layer(lhs, rhs, problem, shape, wishes, None, preferred)
+    problem, shape = problem_of(
+        call, lhs, rhs, dims, axes, groups, 1, preferred_element_type, transposed=transpose_kernel
+    )
+    return contract_layer(lhs, rhs, problem, shape, options, None, preferred_element_type)
 
 
 # The pads of the dilated input that undo those of a layer with kernel extent k (dilated)

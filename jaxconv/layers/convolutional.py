@@ -16,17 +16,17 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxconv.arguments import as_array, described, is_integer
+from jaxconv.boundary import NDIMAGE, Boundary, extended, names
 from jaxconv.lax import conv_general_dilated, conv_transpose
 from jaxconv.lax.base import Padding
-from jaxconv.padding import BOUNDARIES
-from jaxconv.planner import Accuracy, Method, parse_wishes
+from jaxconv.planner import Accuracy, Method, options_of
 
-# Flax's names of what lies beyond the border, in scipy.ndimage's words. Its 'REFLECT' is not SciPy's 'reflect'.
-FLAX_BOUNDARIES = {"CIRCULAR": "wrap", "REFLECT": "mirror"}
+FLAX = names("flax")
+BOUNDARIES = {**FLAX, **NDIMAGE}
 # What to pass instead of Flax's names where the input is dilated.
-DILATED = {name: f"{ours!r}, which extends the input before its dilation" for name, ours in FLAX_BOUNDARIES.items()}
+DILATED = {name: f"{row.name!r}, which extends the input before its dilation" for name, row in FLAX.items()}
 DILATED |= {"CAUSAL": "pairs (low, high), which pad the dilated input"}
-NAMES = ("SAME", "VALID", "CAUSAL", *FLAX_BOUNDARIES, *BOUNDARIES)
+NAMES = ("SAME", "VALID", "CAUSAL", *BOUNDARIES)
 
 
 @dataclass(frozen=True)
@@ -59,18 +59,18 @@ class Operation:
 
     def __call__(self, lhs, rhs, window_strides, padding, lhs_dilation=None, rhs_dilation=None, **arguments) -> Array:
         lhs, rhs = (jnp.asarray(as_array("jaxconv.layers.Operation", n, a)) for n, a in (("lhs", lhs), ("rhs", rhs)))
-        if isinstance(padding, str) and padding in BOUNDARIES and lhs.ndim == rhs.ndim:
+        if isinstance(padding, str) and padding in NDIMAGE and lhs.ndim == rhs.ndim:
             K = [
                 max(d * (k - 1) + 1, 1) for k, d in zip(rhs.shape, rhs_dilation or (1,) * (rhs.ndim - 2), strict=False)
             ]
             pads = [((k - 1) // 2, k // 2) for k in K]
             empty = any(k > 1 and n == 0 for k, n in zip(K, lhs.shape[1:], strict=False))
-            if empty and BOUNDARIES[padding] != "constant":
+            if empty and NDIMAGE[padding].name != "constant":
                 raise ValueError(
                     f"`jaxconv.layers.Operation` got padding={padding!r} for an input of {described(lhs)}: an empty "
                     "axis has nothing to go on with. Pass padding='SAME', or leave out empty inputs."
                 )
-            lhs, padding = extended(lhs, pads, padding), [(0, 0)] * len(pads)
+            lhs, padding = _extended(lhs, pads, NDIMAGE[padding]), [(0, 0)] * len(pads)
         return conv_general_dilated(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation,
             flip_kernel=self.flip_kernel, **self.choice, **arguments,
@@ -82,13 +82,15 @@ class Operation:
         return {"method": method, "accuracy": self.accuracy}
 
 
-def extended(x: Array, pads: Sequence[tuple[int, int]], boundary: str) -> Array:
+def _extended(x: Array, pads: Sequence[tuple[int, int]], boundary: Boundary) -> Array:
     """x (batch, spatial..., features) with so many positions more at the ends of its spatial axes."""
-    return jnp.pad(x, [(0, 0), *pads, (0, 0)], mode=BOUNDARIES[boundary])
+    for d, (low, high) in enumerate(pads, 1):
+        x = extended(x, d, low, high, boundary) if low or high else x
+    return x
 
 
 def operation_of(call: str, flip_kernel: bool, method: Method, accuracy: Accuracy, padding, names, groups, *features):
-    parse_wishes(call, method, accuracy)
+    options_of(call, method, accuracy)
     if isinstance(padding, str) and padding not in names:
         raise ValueError(
             f"`{call}` got padding={padding!r}: the names are {', '.join(map(repr, names))}. Pass one of them, an "
@@ -271,17 +273,17 @@ class _Transposed(nnx.ConvTranspose):
             return x, [(p, p) if isinstance(p, int) else p for p in given]
         if padding in ("SAME", "VALID"):
             return x, padding
-        boundary = FLAX_BOUNDARIES.get(padding, padding)
+        boundary = BOUNDARIES.get(padding)
         reach, pads = [], []
         for n, k, s, d in zip(x.shape[1:], self.kernel_size, strides, dilation, strict=False):
             K = d * (k - 1) + 1
             over = 0 if padding == "CAUSAL" else max(K, s) - s
             p = K - 1 - (over + self.transpose_kernel) // 2
-            outside = boundary not in ("CAUSAL", "constant", "grid-constant")
+            outside = boundary is not None and boundary.name != "constant"
             low, high = (p // s, (s * n + K - 2 - p) // s - (n - 1)) if outside and n else (0, 0)
             reach.append((low, high))
             pads.append((p - s * low, s * n + K - 2 - p - s * (n + high - 1)))
-        return (extended(x, reach, boundary) if any(map(any, reach)) else x), pads
+        return (x if boundary is None else _extended(x, reach, boundary)), pads
 
 
 def _channels_last(spatial: int) -> tuple[str, str, str]:

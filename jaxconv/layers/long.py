@@ -16,7 +16,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxconv.arguments import as_array, described, positive, promoted
 from jaxconv.lax import conv_general_dilated
 from jaxconv.layers.convolutional import inputs_of
-from jaxconv.planner import Accuracy, Method, parse_wishes
+from jaxconv.planner import Accuracy, Method, options_of
 
 CHANNELS_LAST = ("NTC", "TIO", "NTC")
 
@@ -124,7 +124,7 @@ class LongConvolve(nnx.Module):
     ):  # fmt: skip
         call = "jaxconv.layers.LongConvolve"
         self.features, self.length = positive(call, "features", features), positive(call, "length", length)
-        parse_wishes(call, method, accuracy)
+        options_of(call, method, accuracy)
         self.causal, self.dtype = causal, dtype
         self.accuracy: Accuracy = accuracy
         self.method = method if isinstance(method, str) else nnx.static(dict(method))

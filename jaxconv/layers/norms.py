@@ -16,8 +16,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxconv.arguments import is_integer, promoted
-from jaxconv.layers.convolutional import FLAX_BOUNDARIES, inputs_of
-from jaxconv.padding import BOUNDARIES
+from jaxconv.layers.convolutional import BOUNDARIES, inputs_of
 
 
 # A stride S keeps the outputs on multiples of S: the S frequencies f + a P/S meet in one, and the layer is the block
@@ -77,18 +76,17 @@ def operator_norm(layer: nnx.Conv | nnx.ConvTranspose, spatial: int | Sequence[i
     strides, D = _each(layer.strides, rank), _each(layer.kernel_dilation, rank)
     S, L = ((1,) * rank, strides) if transposed else (strides, _each(layer.input_dilation, rank))
     K = [d * (k - 1) + 1 for k, d in zip(layer.kernel_size, D, strict=True)]
-    boundary = FLAX_BOUNDARIES.get(layer.padding, layer.padding) if isinstance(layer.padding, str) else ""
+    outside = BOUNDARIES.get(layer.padding) if isinstance(layer.padding, str) else None
     dilated = [l * n for l, n in zip(L, spatial, strict=True)]
     copies = 1
-    if boundary in ("wrap", "grid-wrap") and (
-        transposed or (max(L) == 1 and all(n % s == 0 for n, s in zip(spatial, S, strict=True)))
-    ):
+    circular = transposed or (max(L) == 1 and all(n % s == 0 for n, s in zip(spatial, S, strict=True)))
+    if outside and outside.name == "wrap" and circular:
         P = dilated
     else:
         extents = spatial
-        if BOUNDARIES.get(boundary, "constant") != "constant":
+        if outside and outside.name != "constant":
             reach = [(k, k) if transposed else ((k - 1) // 2, k // 2) for k in K]
-            mode: Any = BOUNDARIES[boundary]
+            mode: Any = outside.numpy[0]
             entries = [np.pad(np.arange(n), r, mode=mode) for n, r in zip(spatial, reach, strict=True)]
             copies = math.prod(int(np.bincount(e).max()) for e in entries)
             extents = [len(e) for e in entries]

@@ -1,17 +1,17 @@
 """An image's similarity to itself at every shift, over what overlaps."""
 
 from collections.abc import Sequence
-from functools import partial
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxconv.arguments import as_floating, axis_indices, described, frozen, frozen_method, promoted
+from jaxconv.arguments import as_floating, axis_indices, described, frozen, once_per_signature, promoted
+from jaxconv.batched import convolved
 from jaxconv.matching.windows import power_of_two
-from jaxconv.planner import Accuracy, Method, Precision
-from jaxconv.signal.convolution import sum_of
+from jaxconv.padding import Lags
+from jaxconv.planner import Accuracy, Method, Options, Precision, options_of
 
 
 def autocorrelation(
@@ -70,16 +70,13 @@ def autocorrelation(
         )
     along = tuple(range(x.ndim)) if axes is None else axis_indices(call, "axes", frozen(call, "axes", axes), x.ndim)
     lags = tuple((-(x.shape[d] // 2), x.shape[d] // 2) for d in along) if lags is None else frozen(call, "lags", lags)
-    return _overlapped(x, call, along, lags, (frozen_method(call, method), accuracy, precision))
+    return _overlapped(x, call=call, axes=along, lags=lags, options=options_of(call, method, accuracy, precision))
 
 
-@partial(jax.jit, static_argnums=range(1, 5), inline=True)
-def _overlapped(x: Array, call: str, axes: tuple[int, ...], lags, how) -> Array:
-    method, accuracy, precision = how
-    method = dict(method) if isinstance(method, tuple) else method
-
+@once_per_signature
+def _overlapped(x: Array, *, call: str, axes: tuple[int, ...], lags: Any, options: Options) -> Array:
     def sums(a, b):
-        return sum_of(call, False, a, b, "full", method, accuracy, precision, axes=axes, lags=lags)
+        return convolved(a, b, call=call, relation=Lags(lags), options=options, axes=axes)
 
     dtype = x.dtype
     x = x.astype(promoted(dtype, jnp.float32))
@@ -92,7 +89,7 @@ def _overlapped(x: Array, call: str, axes: tuple[int, ...], lags, how) -> Array:
     product = sums(x, x) - first * second / count
     energies = sums(x * x, here), sums(here, x * x)
     squares = [e - s**2 / count for e, s in zip(energies, (first, second), strict=True)]
-    if accuracy != "elementwise" and method not in ("direct", "shifts"):  # an FFT's error is one of the whole image
+    if not options.is_local:  # an FFT's error is one of the whole image
         energies = [count * jnp.max(x * x, axes, keepdims=True)] * 2
     flat = jnp.bool_(False)
     for energy, square in zip(energies, squares, strict=True):

@@ -1,9 +1,8 @@
 """How similar a probe is to each place of an image: template matching in N dimensions."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -18,12 +17,13 @@ from jaxconv.arguments import (
     common_dtype,
     described,
     frozen,
-    frozen_method,
+    once_per_signature,
     promoted,
 )
+from jaxconv.batched import convolved
 from jaxconv.matching.windows import Moments, moments, power_of_two
-from jaxconv.planner import Accuracy, Method, Precision
-from jaxconv.signal.convolution import sum_of
+from jaxconv.padding import Modes
+from jaxconv.planner import Accuracy, Method, Options, Precision, options_of
 
 MEASURES = ("ccoeff_normed", "ccoeff", "ccorr_normed", "ccorr", "sqdiff_normed", "sqdiff")
 PADS = ("constant", "edge", "linear_ramp", "maximum", "mean", "median", "minimum", "reflect", "symmetric", "wrap")
@@ -41,15 +41,6 @@ class _Windows(NamedTuple):
     spread: Array
     energy: Array
     size: Array  # what the measure divides by
-
-
-class _Match(NamedTuple):
-    """What a call asks for besides its arrays; hashable, so that it is static under `jax.jit`."""
-
-    call: str
-    measure: str
-    axes: tuple[int, ...]
-    how: tuple[Any, ...]
 
 
 def match_template(
@@ -181,18 +172,20 @@ def match_template(
             f"`{call}` got an image of shape {np.shape(image)} and a template of shape {np.shape(template)}: image "
             "must be larger than template, and neither empty. Pass `pad_input=True`, or a smaller template."
         )
-    static = _Match(call, name, tuple(sorted(along)), (frozen_method(call, method), accuracy, precision))
-    return _matched(x, t, w, v, static)
+    return _matched(
+        x, t, w, v,
+        call=call, measure=name, axes=tuple(sorted(along)), options=options_of(call, method, accuracy, precision),
+    )  # fmt: skip
 
 
-@partial(jax.jit, static_argnums=4, inline=True)
-def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Match) -> Array:
-    call, measure, axes, (method, accuracy, precision) = static
-    method = dict(method) if isinstance(method, tuple) else method
-
-    def sums(a: Array, b: Array, method=method, accuracy=accuracy) -> Array:
+@once_per_signature
+def _matched(
+    x: Array, t: Array, w: Array | None, v: Array | None,
+    *, call: str, measure: str, axes: tuple[int, ...], options: Options,
+) -> Array:  # fmt: skip
+    def sums(a: Array, b: Array, options=options) -> Array:
         """sum over k of a[o + k] * b[k], for the windows that lie inside."""
-        return sum_of(call, False, a, b, "valid", method, accuracy, precision, axes=axes)
+        return convolved(a, b, call=call, relation=Modes("valid", False), options=options, axes=axes)
 
     def total(a: Array) -> Array:
         return a.sum(axes, keepdims=True)
@@ -250,9 +243,9 @@ def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Matc
     largest, own, rounded = (jnp.abs(a).max(axes, keepdims=True) for a in (x, t, given))
     found = [sums(*pair) for pair in pairs]
     lost = jnp.zeros((), bool)
-    if accuracy != "elementwise" and method not in ("direct", "shifts"):
+    if not options.is_local:
         fast = judged(found)
-        if normed and method == "auto":
+        if normed and not options.engines:
             errors = [_of_fft(y, a, b, axes) for y, (a, b) in zip(found, pairs, strict=True)]
             norms = jnp.sqrt(jnp.maximum(fast.size, 0)) * jnp.sqrt(total(weights * (given if squared else t) ** 2))
             hidden = (1 + squared) * errors[0] + sum(errors[3:]) > TOLERATED * norms
@@ -260,7 +253,8 @@ def _matched(x: Array, t: Array, w: Array | None, v: Array | None, static: _Matc
                 hidden |= errors[2] > 10 * TOLERATED * fast.size
             plain = windows.spread + windows.weight * windows.mean**2  # of a window without the template's mask
             hidden &= windows.spread > (FLAT * eps) ** 2 * plain if centred else plain > 0
-            literal = partial(sums, method="direct", accuracy="elementwise")  # compiles in the least time; rarely runs
+            direct = options_of(call, "direct", "elementwise", options.precision)  # compiles quickly; rarely runs
+            literal = partial(sums, options=direct)
             found = lax.cond(_any(hidden), lambda: [literal(*pair) for pair in pairs], lambda: found)
         else:
             lost = fast.size <= jnp.where(fast.number == 0, 1, fast.number) * (limits[0] * largest) ** 2

@@ -11,6 +11,7 @@ order, made integers after every pass, toward zero and modulo 2**bits (booleans 
 weights and cval are integers too, the sums are exact, modulo 2**bits.
 """
 
+from jaxconv.ndimage.convolution import convolve, convolve1d, correlate, correlate1d
 from jaxconv.ndimage.derivatives import (
     gaussian_gradient_magnitude,
     gaussian_laplace,
@@ -21,7 +22,6 @@ from jaxconv.ndimage.derivatives import (
     sobel,
 )
 from jaxconv.ndimage.smoothing import gaussian_filter, gaussian_filter1d, uniform_filter, uniform_filter1d
-from jaxconv.ndimage.sums import convolve, convolve1d, correlate, correlate1d
 
 __all__ = [
     "convolve",

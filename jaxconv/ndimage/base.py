@@ -3,21 +3,29 @@
 import operator
 import warnings
 from collections.abc import Sequence
-from functools import partial
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxconv.along import contract_along, known_terms
-from jaxconv.arguments import ArgumentError, as_array, axis_indices, described, frozen, is_integer, promoted
+from jaxconv.arguments import (
+    ArgumentError,
+    as_array,
+    axis_indices,
+    described,
+    frozen,
+    is_integer,
+    once_per_signature,
+    promoted,
+)
+from jaxconv.batched import convolved, outer_products
+from jaxconv.boundary import NDIMAGE
 from jaxconv.ndimage import integers
 from jaxconv.ndimage.integers import cast, divided, stored
-from jaxconv.padding import BOUNDARIES, extend
-from jaxconv.planner import Accuracy, Method, Precision, Wishes, parse_wishes
-from jaxconv.problem import Axis, Triple
+from jaxconv.padding import Centred
+from jaxconv.planner import Accuracy, Method, Options, Precision, options_of
 
 Mode = str | Sequence[str]
 
@@ -28,20 +36,6 @@ class How(TypedDict, total=False):
     method: Method
     accuracy: Accuracy
     precision: Precision
-
-
-class _Filter(NamedTuple):
-    """What a call asks for besides its arrays; hashable, so that it is static under `jax.jit`."""
-
-    call: str
-    flip: bool
-    axes: tuple[int, ...]
-    mode: str
-    centres: tuple[int, ...]
-    dtype: str
-    wishes: Wishes
-    forced: bool = False  # method='separable'
-    size: int | None = None
 
 
 def filtered1d(
@@ -75,11 +69,11 @@ def filtered(
             "`weights` or `axes`."
         )
     mode = frozen(call, "mode", mode)
-    if not isinstance(mode, str) or mode not in BOUNDARIES:
+    if not isinstance(mode, str) or mode not in NDIMAGE:
         sequence = "" if isinstance(mode, str) else " A sequence of modes is not supported here."
         raise ArgumentError(
             f"`{call}` got mode={mode!r}: boundary mode not supported.{sequence} The modes are "
-            f"{', '.join(map(repr, BOUNDARIES))}: pass one of them."
+            f"{', '.join(map(repr, NDIMAGE))}: pass one of them."
         )
     # As SciPy: the weights' axes are the filtered ones in ascending order.
     along = tuple(sorted(given))
@@ -94,11 +88,10 @@ def filtered(
             )
         centres.append(centre)
     summed, dtype = _types(call, image, weights, cval, dtype, output is not None, size is not None)
-    forced = how.get("method") == "separable"
-    wishes = _wishes(call, how | {"method": "auto"} if forced else how)
-    cval = None if _is_zero(cval) or BOUNDARIES[mode] != "constant" else cval
+    options = _options(call, how)
+    cval = None if _is_zero(cval) or NDIMAGE[mode].name != "constant" else cval
     if summed is None:
-        if forced or wishes.forward != "auto":
+        if options.separable == "always" or options.engines:
             raise ValueError(
                 f"`{call}` got method={how.get('method')!r} for a result of {dtype}: integers are summed in SciPy's "
                 "order, which is a method of its own. Leave it out, or pass a floating `output`."
@@ -106,27 +99,25 @@ def filtered(
         y = integers.summed(call, flip, image, weights, cval, along, centres, mode, line, size, stored(dtype))
         return cast(y, dtype)
     weights = (weights if isinstance(weights, np.ndarray) else jnp.asarray(weights)).astype(summed)
-    weights = weights if flip else weights.conj()
-    terms = known_terms(call, weights, wishes, forced)
-    static = _Filter(call, flip, along, mode, tuple(centres), dtype.name, wishes, forced, size)
-    return _apply(image, weights, terms, cval, static)
+    terms = outer_products(call, weights, options) if isinstance(weights, np.ndarray) else None
+    return _filtered(
+        image, weights, terms, cval,
+        call=call, relation=Centred(tuple(centres), flip), options=options, axes=along, mode=mode, dtype=dtype.name,
+        size=size,
+    )  # fmt: skip
 
 
-# In correlation i = o + k - centre, in convolution i = o - k + centre.
-@partial(jax.jit, static_argnums=4, inline=True)
-def _apply(image: Array, weights: Array, terms, cval: Array | None, static: _Filter) -> Array:
-    relations: list[Axis | None] = [None] * image.ndim
-    for d, m, centre in zip(static.axes, weights.shape, static.centres, strict=True):
-        size = image.shape[d]
-        relations[d] = Axis(size, m, size, D=-1 if static.flip else 1, p=-centre if static.flip else centre)
-    summed = weights.dtype
-    fill = None if cval is None else cast(jnp.asarray(cval), summed)
-    x, axes = extend(static.call, image.astype(summed), relations, static.mode, value=fill)
-    others = [d for d in range(image.ndim) if d not in static.axes]
-    w = jnp.expand_dims(weights, others)
-    types = Triple(summed.name, summed.name, summed.name)
-    y = contract_along(static.call, x, w, axes, types, static.wishes, terms, static.forced)
-    return cast(y if static.size is None else divided(y, static.size), jnp.dtype(static.dtype))
+@once_per_signature
+def _filtered(
+    image: Array, weights: Array, terms, cval: Array | None,
+    *, call: str, relation: Centred, options: Options, axes: tuple[int, ...], mode: str, dtype: str, size: int | None,
+) -> Array:  # fmt: skip
+    fill = None if cval is None else cast(jnp.asarray(cval), weights.dtype)
+    w = jnp.expand_dims(weights, [d for d in range(image.ndim) if d not in axes])
+    y = convolved(
+        image.astype(w.dtype), w, terms, fill, call=call, relation=relation, options=options, axes=axes, boundary=mode
+    )
+    return cast(y if size is None else divided(y, size), jnp.dtype(dtype))
 
 
 def image_of(call: str, input, output) -> tuple[Array, np.dtype]:
@@ -195,15 +186,14 @@ def _is_whole(cval) -> bool:
     return bool(np.all(np.isfinite(cval) & (np.asarray(cval) == np.floor(np.real(cval)))))
 
 
-def _wishes(call: str, how: How) -> Wishes:
+def _options(call: str, how: How) -> Options:
     if unknown := set(how) - set(How.__annotations__):
         raise TypeError(
             f"`{call}` got the keywords {sorted(unknown)}: besides SciPy's there are {sorted(How.__annotations__)}. "
             "Correct the name."
         )
     # As SciPy's, every sum is a direct one by default: exact where it can be, and a NaN stays where it is.
-    accuracy = how.get("accuracy", "elementwise")
-    return parse_wishes(call, how.get("method", "auto"), accuracy, how.get("precision"), ("separable",))
+    return options_of(call, how.get("method", "auto"), how.get("accuracy", "elementwise"), how.get("precision"))
 
 
 def axes_of(call: str, axes, rank: int) -> tuple[int, ...]:

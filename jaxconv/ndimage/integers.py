@@ -22,7 +22,6 @@ extending the available precision (1971).
 """
 
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,23 +29,12 @@ import numpy as np
 from jax import Array, lax
 from jax.core import Tracer
 
-from jaxconv.padding import extend
+from jaxconv.arguments import once_per_signature
+from jaxconv.padding import Centred, extend
 from jaxconv.problem import Axis
 
 SAME = np.finfo(float).eps  # weights this far apart are SciPy's equals
 UNROLLED, PIECE = 64, 16  # terms that are written out; terms of a pass, where there are more
-
-
-class _Sum(NamedTuple):
-    """What a sum is besides its arrays; hashable, so that it is static under `jax.jit`."""
-
-    call: str
-    axes: tuple[int, ...]
-    centres: tuple[int, ...]
-    mode: str
-    symmetry: int | None  # 1, -1 or 0 along one axis, None in N dimensions
-    size: int | None
-    dtype: str
 
 
 def summed(
@@ -60,9 +48,13 @@ def summed(
     if flip:
         weights = weights[(slice(None, None, -1),) * len(axes)]
         centres = [m - 1 - centre for m, centre in zip(np.shape(weights), centres, strict=True)]
-    static = _Sum(call, axes, tuple(centres), mode, _symmetry(weights) if line else None, size, dtype.name)
+    symmetry = _symmetry(weights) if line else None
     with jax.enable_x64(True):
-        return _apply(image, weights, cval, static)
+        return _apply(
+            image, weights, cval,
+            call=call, axes=axes, centred=Centred(tuple(centres), False), mode=mode, symmetry=symmetry, size=size,
+            dtype=dtype.name,
+        )  # fmt: skip
 
 
 def _symmetry(weights) -> int:
@@ -74,31 +66,36 @@ def _symmetry(weights) -> int:
     return next((s for s in (1, -1) if not (np.abs(after - s * before) > SAME).any()), 0)
 
 
-@partial(jax.jit, static_argnums=3, inline=True)
-def _apply(image: Array, weights: Array, cval: Array | None, static: _Sum) -> Array:
+@once_per_signature
+def _apply(
+    image: Array, weights: Array, cval: Array | None,
+    *, call: str, axes: tuple[int, ...], centred: Centred, mode: str, symmetry: int | None, size: int | None,
+    dtype: str,
+) -> Array:  # fmt: skip
+    """`symmetry` is 1, -1 or 0 along one axis, None in N dimensions."""
     if not image.size:
-        return jnp.zeros(image.shape, static.dtype)
+        return jnp.zeros(image.shape, dtype)
     image, weights = lax.stop_gradient((image, weights))
     relations: list[Axis | None] = [None] * image.ndim
-    for d, m, centre in zip(static.axes, weights.shape, static.centres, strict=True):
-        relations[d] = Axis(image.shape[d], m, image.shape[d], p=centre)
+    for d, axis in zip(axes, centred.axes(call, [image.shape[d] for d in axes], weights.shape), strict=True):
+        relations[d] = axis
     v = image.astype(np.uint8) if image.dtype == np.bool_ else image
     v = v if cval is None else v.astype(float)
     fill = lax.stop_gradient(jnp.asarray(0 if cval is None else cval).reshape(()).astype(v.dtype))
-    v, _ = extend(static.call, v, relations, static.mode, value=fill)
+    v, _ = extend(call, v, relations, mode, value=fill)
 
     w, count = weights.ravel().astype(float), weights.size
-    if static.symmetry is None:
+    if symmetry is None:
         taps = np.arange(count)
         w = jnp.where(jnp.abs(w) > SAME, w, 0)
     else:
-        first = count // 2 if static.symmetry else count - 1
+        first = count // 2 if symmetry else count - 1
         taps = np.array([first, *range(first)])
     a = lax.reduce_precision(w, 11, 19)
     b = w - a
 
     at = np.zeros((count, image.ndim), np.int32)  # where each tap reads first
-    at[:, list(static.axes)] = np.reshape([*np.ndindex(weights.shape)], (count, len(static.axes)))
+    at[:, list(axes)] = np.reshape([*np.ndindex(weights.shape)], (count, len(axes)))
 
     def read(taps, t) -> Array:
         start = at[taps[t]] if isinstance(t, int) else jnp.asarray(at[taps])[t]
@@ -106,9 +103,9 @@ def _apply(image: Array, weights: Array, cval: Array | None, static: _Sum) -> Ar
 
     def add(y, t) -> Array:
         x = read(taps, t)
-        if static.symmetry and y is not None:
-            x = x + static.symmetry * read(count - 1 - taps, t)
-        if static.size is None:
+        if symmetry and y is not None:
+            x = x + symmetry * read(count - 1 - taps, t)
+        if size is None:
             k = taps[t] if isinstance(t, int) else jnp.asarray(taps)[t]
             x = x * a[k] + x * b[k] if cval is None else _rounded(x * w[k])
         return x if y is None else y + x
@@ -122,9 +119,9 @@ def _apply(image: Array, weights: Array, cval: Array | None, static: _Sum) -> Ar
     y = lax.fori_loop(0, pieces, add_piece, y) if pieces else y
     for t in range(1 + PIECE * pieces, len(taps)):
         y = add(y, t)
-    if static.size is not None:  # a divisor that XLA does not know to be one number: see `divided`
-        y = y / jnp.where(jnp.isnan(y), y, static.size)
-    return cast(y, jnp.dtype(static.dtype))
+    if size is not None:  # a divisor that XLA does not know to be one number: see `divided`
+        y = y / jnp.where(jnp.isnan(y), y, size)
+    return cast(y, jnp.dtype(dtype))
 
 
 # A condition on the product that holds, but that no compiler finds out, as it does that a constant times what was

@@ -1,21 +1,16 @@
 """Convolution and correlation of two arrays in N dimensions, in SciPy's words."""
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxconv import separable
-from jaxconv.along import contract_along, known_terms
-from jaxconv.arguments import as_array, as_floating, axis_indices, common_dtype, described, frozen, output_dtype
-from jaxconv.padding import extend, lag_axes, mode_axes
-from jaxconv.planner import Accuracy, Method, Precision, Wishes, parse_wishes
-from jaxconv.problem import Triple
+from jaxconv.arguments import as_array, as_floating, axis_indices, frozen
+from jaxconv.batched import convolved, outer_products
+from jaxconv.padding import Lags, Modes, Relation
+from jaxconv.planner import Accuracy, Method, Options, Precision, options_of
 
 
 def convolve(
@@ -37,6 +32,7 @@ def convolve(
 
     along every axis (or `axes`), where in1 is 0 outside its N positions and in2 has M.
 
+    >>> import jax.numpy as jnp
     >>> convolve(jnp.array([1., 0.5, 1., 1.]), jnp.array([1., 0.5, 0.25]))
     Array([1.   , 1.   , 1.5  , 1.625, 0.75 , 0.25 ], dtype=float32)
 
@@ -93,9 +89,10 @@ def convolve(
 
     Source: scipy.signal.convolve; Oppenheim and Schafer, Discrete-Time Signal Processing, 2.3.
     """
+    call = "jaxconv.convolve"
     return sum_of(
-        "jaxconv.convolve", True, in1, in2, mode, method, accuracy, precision,
-        axes=axes, boundary=boundary, origin=origin, preferred=preferred_element_type,
+        call, in1, in2, Modes(mode, True, origin), options_of(call, method, accuracy, precision),
+        axes=axes, boundary=boundary, preferred=preferred_element_type,
     )  # fmt: skip
 
 
@@ -119,6 +116,7 @@ def correlate(
 
     along every axis (or `axes`), where in1 is 0 outside its N positions and in2 has M.
 
+    >>> import jax, jax.numpy as jnp
     >>> correlate(jnp.array([1., 2., 3.]), jnp.array([0., 1., 0.5]))
     Array([0.5, 2. , 3.5, 3. , 0. ], dtype=float32)
     >>> correlate(jnp.array([1., 2., 3.]), jnp.array([0., 1., 0.5]), lags=(0, 1))
@@ -143,9 +141,16 @@ def correlate(
 
     Source: scipy.signal.correlate.
     """
+    call = "jaxconv.correlate"
+    if lags is not None and (mode != "full" or origin != 0):
+        raise ValueError(
+            f"`{call}` got lags={lags!r} with mode={mode!r} and origin={origin!r}: lags say where the output lies. "
+            "Leave out mode and origin."
+        )
     return sum_of(
-        "jaxconv.correlate", False, in1, in2, mode, method, accuracy, precision,
-        axes=axes, boundary=boundary, origin=origin, lags=lags, preferred=preferred_element_type,
+        call, in1, in2, Modes(mode, False, origin) if lags is None else Lags(lags),
+        options_of(call, method, accuracy, precision),
+        axes=axes, boundary=boundary, preferred=preferred_element_type,
     )  # fmt: skip
 
 
@@ -159,6 +164,7 @@ def fftconvolve(
 
     along `axes`; the other axes broadcast, and so do axes of length 1.
 
+    >>> import jax.numpy as jnp
     >>> fftconvolve(jnp.array([1., 2., 3.]), jnp.array([0., 1., 0.5])).round(5)
     Array([0. , 1. , 2.5, 4. , 1.5], dtype=float32)
 
@@ -196,6 +202,7 @@ def oaconvolve(
 
     Faster than one FFT where one array is much longer than the other.
 
+    >>> import jax.numpy as jnp
     >>> oaconvolve(jnp.ones(100), jnp.ones(3), mode="valid")[:4].round().tolist()
     [3.0, 3.0, 3.0, 3.0]
 
@@ -222,99 +229,24 @@ def _by_fft(call: str, in1, in2, mode, axes, engine: str, precision) -> Array:
     convolved = tuple(d for d in along if 1 not in (shapes[0][d], shapes[1][d]))
     # As SciPy: where there is nothing to transform the arrays are multiplied, whatever their dtype.
     if not convolved:
-        return sum_of(call, True, in1, in2, mode, "auto", precision=precision, axes=axes)
+        return sum_of(call, in1, in2, Modes(mode, True), options_of(call, precision=precision), axes=axes)
     in1, in2 = as_floating(call, "in1", in1), as_floating(call, "in2", in2)
     if mode == "valid" and (axes is not None or np.ndim(in1) == np.ndim(in2)):
         axes = convolved  # axes of length 1 broadcast: they do not forbid 'valid'
-    forward = {"forward": engine} if engine == "overlap" else engine
-    otherwise = parse_wishes(call, "fft", precision=precision)
-    return sum_of(call, True, in1, in2, mode, forward, precision=precision, axes=axes, otherwise=otherwise)
-
-
-class Sum(NamedTuple):
-    """What a call asks for besides its arrays; hashable, so that it is static under `jax.jit`."""
-
-    call: str
-    flip: bool
-    mode: str
-    wishes: Wishes
-    axes: int | tuple[int, ...] | None = None
-    boundary: str | tuple[str, ...] = "constant"
-    origin: int | tuple[int, ...] = 0
-    lags: Any = None
-    preferred: Any = None
-    forced: bool = False  # method='separable'
-    otherwise: Wishes | None = None  # where those are refused
+    options = options_of(call, "fft", precision=precision)
+    if engine == "overlap":
+        options = options._replace(forward=(engine, "fft"), input="auto", kernel="auto")
+    return sum_of(call, in1, in2, Modes(mode, True), options, axes=axes)
 
 
 def sum_of(
-    call: str, flip: bool, in1: Any, in2: Any, mode: Any, method: Any, accuracy: Any = "normwise",
-    precision: Any = None, axes: Any = None, boundary: Any = "constant", origin: Any = 0, lags: Any = None,
-    preferred: Any = None, fill: Any = None, otherwise: Wishes | None = None,
+    call: str, in1: Any, in2: Any, relation: Relation, options: Options,
+    *, axes: Any = None, boundary: Any = "constant", fill: Any = None, preferred: Any = None,
 ) -> Array:  # fmt: skip
-    """in1 and in2 convolved (flip) or correlated, all arguments checked."""
-    forced = isinstance(method, str) and method == "separable"
-    wishes = parse_wishes(call, "auto" if forced else method, accuracy, precision, others=("separable",))
+    """`convolved` of what a user hands over."""
     in1, in2 = as_array(call, "in1", in1), as_array(call, "in2", in2)
-    names = ("mode", "axes", "boundary", "origin", "lags", "preferred_element_type")
-    values = (mode, axes, boundary, origin, lags, preferred)
-    mode, axes, boundary, origin, lags, preferred = (frozen(call, n, v) for n, v in zip(names, values, strict=True))
-    known = in2.conj() if isinstance(in2, np.ndarray) and not flip else in2
-    terms = known_terms(call, known, wishes, forced)
-    static = Sum(call, flip, mode, wishes, axes, boundary, origin, lags, preferred, forced, otherwise)
-    return _sum(in1, in2, terms, fill, static)
-
-
-@partial(jax.jit, static_argnums=4, inline=True)
-def _sum(x: Array, h: Array, terms: separable.Terms | None, fill: Array | None, static: Sum) -> Array:
-    call, flip, mode = static.call, static.flip, static.mode
-    x, h, along = _aligned(call, x, h, static.axes)
-    N, M = ([a.shape[d] for d in along] for a in (x, h))
-    if static.lags is None:
-        relations = mode_axes(call, N, M, mode, flip, static.origin)
-    else:
-        if mode != "full" or static.origin != 0:
-            raise ValueError(
-                f"`{call}` got lags={static.lags!r} with mode={mode!r} and origin={static.origin!r}: lags say where "
-                "the output lies. Leave out mode and origin."
-            )
-        relations = lag_axes(call, N, M, static.lags)
-    dtype = common_dtype(call, x, h)
-    logical = dtype == jnp.bool_ and static.preferred is None
-    dtype = jnp.dtype(jnp.int32) if dtype == jnp.bool_ else dtype
-    out = output_dtype(call, dtype, static.preferred)
-
-    every = dict(zip(along, relations, strict=True))
-    boundary = static.boundary
-    if isinstance(boundary, tuple) and len(boundary) == len(along):
-        named = dict(zip(along, boundary, strict=True))
-        boundary = tuple(named.get(d, "constant") for d in range(x.ndim))
-    x, axes = extend(
-        call, x.astype(dtype), [every.get(d) for d in range(x.ndim)], boundary, mode != "valid",
-        None if fill is None else jnp.asarray(fill, dtype),
+    terms = outer_products(call, in2, options) if isinstance(in2, np.ndarray) else None
+    return convolved(
+        in1, in2, terms, fill,
+        call=call, relation=relation, options=options, axes=axes, boundary=boundary, preferred=preferred,
     )  # fmt: skip
-    h = h.astype(dtype)
-    h = h if flip else jnp.conj(h)
-    types = Triple(dtype.name, dtype.name, out.name)
-    y = contract_along(call, x, h, axes, types, static.wishes, terms, static.forced, static.otherwise)
-    return y != 0 if logical else y
-
-
-def _aligned(call: str, x: Array, h: Array, axes) -> tuple[Array, Array, tuple[int, ...]]:
-    """x and h with as many dimensions each, and the axes to convolve along."""
-    if axes is None:
-        if x.ndim != h.ndim:
-            raise ValueError(
-                f"`{call}(in1, in2)` got in1 of {described(x)} and in2 of {described(h)}: in1 and in2 should "
-                "have the same dimensionality. Add axes with `jnp.expand_dims`, or name the `axes` to convolve."
-            )
-        return x, h, tuple(range(x.ndim))
-    rank = max(x.ndim, h.ndim)
-    found = axis_indices(call, "axes", axes, rank)
-    # Leading axes of the batch may be missing, as in NumPy's broadcasting; the convolved ones may not.
-    if any(d < rank - min(x.ndim, h.ndim) for d in found):
-        raise ValueError(
-            f"`{call}` got axes={axes!r} for in1 of {described(x)} and in2 of {described(h)}: both must have the axes "
-            "that are convolved. Count them from the end, or add axes with `jnp.expand_dims`."
-        )
-    return x.reshape((1,) * (rank - x.ndim) + x.shape), h.reshape((1,) * (rank - h.ndim) + h.shape), found

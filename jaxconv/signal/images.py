@@ -8,20 +8,14 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxconv.arguments import as_array
+from jaxconv.boundary import names
 from jaxconv.ndimage.base import How
-from jaxconv.ndimage.sums import convolve1d
-from jaxconv.planner import Accuracy, Method, Precision
+from jaxconv.ndimage.convolution import convolve1d
+from jaxconv.padding import Modes
+from jaxconv.planner import Accuracy, Method, Precision, options_of
 from jaxconv.signal.convolution import sum_of
 
-# SciPy's names for what lies outside the first array of `convolve2d`, and ours.
-PLANE_BOUNDARIES = {
-    "fill": "constant",
-    "pad": "constant",
-    "wrap": "wrap",
-    "circular": "wrap",
-    "symm": "reflect",
-    "symmetric": "reflect",
-}
+BOUNDARIES = names("signal")
 
 
 def convolve2d(
@@ -144,10 +138,10 @@ def _plane(call: str, flip: bool, in1, in2, mode, boundary, fillvalue, method, a
             f"`{call}` got in1 of shape {np.shape(in1)} and in2 of shape {np.shape(in2)}: both must be 2-D arrays. "
             "For other dimensions use `jaxconv.convolve` or `jaxconv.correlate`."
         )
-    if not isinstance(boundary, str) or boundary not in PLANE_BOUNDARIES:
+    if not isinstance(boundary, str) or boundary not in BOUNDARIES:
         raise ValueError(
             f"`{call}` got boundary={boundary!r}: Acceptable boundary flags are "
-            f"{', '.join(map(repr, PLANE_BOUNDARIES))}. `jaxconv.convolve` has more."
+            f"{', '.join(map(repr, BOUNDARIES))}. `jaxconv.convolve` has more."
         )
     if np.size(fill) != 1:
         raise ValueError(
@@ -162,6 +156,6 @@ def _plane(call: str, flip: bool, in1, in2, mode, boundary, fillvalue, method, a
     shift = (0, 0) if flip or mode != "same" else tuple(-1 if m % 2 == 0 else 0 for m in np.shape(in2))
     fill = None if isinstance(fill, int | float | complex) and fill == 0 else jnp.reshape(fill, ())
     return sum_of(
-        call, flip, in1, in2, mode, method, accuracy, precision,
-        boundary=PLANE_BOUNDARIES[boundary], origin=shift, fill=fill,
+        call, in1, in2, Modes(mode, flip, shift), options_of(call, method, accuracy, precision),
+        boundary=BOUNDARIES[boundary], fill=fill,
     )  # fmt: skip

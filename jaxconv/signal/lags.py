@@ -8,8 +8,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxconv.arguments import ArgumentError, as_array, as_floating, axis_indices, frozen, is_integer
-from jaxconv.padding import MODES, lag_axes, mode_axes
-from jaxconv.planner import Accuracy, Method, Precision
+from jaxconv.padding import MODES, Lags, lag_axes, mode_axes
+from jaxconv.planner import Accuracy, Method, Precision, options_of
 from jaxconv.signal.convolution import sum_of
 
 SCALES = ("none", "biased", "unbiased", "normalized")
@@ -115,7 +115,7 @@ def autocorrelation(
     lags = frozen(call, "lags", lags)
     if lags is None:
         lags = tuple((1 - n, n - 1) if n else (0, 0) for n in sizes)
-    y = sum_of(call, False, x, x, "full", method, accuracy, precision, axes=along, lags=lags)
+    y = sum_of(call, x, x, Lags(lags), options_of(call, method, accuracy, precision), axes=along)
     if scale == "none":
         return y
     if scale == "normalized":

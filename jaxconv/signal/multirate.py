@@ -1,9 +1,6 @@
 """Multirate filters: upsample, filter, downsample as one relation, up*i + p = down*o - k."""
 
-from collections.abc import Sequence
-from functools import partial
 from math import gcd
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,35 +8,14 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxconv.along import contract_along
-from jaxconv.arguments import ArgumentError, as_array, axis_indices, is_integer, promoted
-from jaxconv.padding import extend
-from jaxconv.planner import Accuracy, Method, Precision, Wishes, parse_wishes
-from jaxconv.problem import Axis, Triple
+from jaxconv.arguments import ArgumentError, as_array, axis_indices, is_integer, once_per_signature, promoted
+from jaxconv.batched import convolved
+from jaxconv.boundary import names
+from jaxconv.padding import Resampled
+from jaxconv.planner import Accuracy, Method, Options, Precision, options_of
 
-BOUNDARIES = {  # upfirdn's names for extensions that jaxconv.padding knows
-    "constant": "constant",
-    "wrap": "wrap",
-    "edge": "nearest",
-    "symmetric": "reflect",
-    "reflect": "mirror",
-}
-EXTENSIONS = (*BOUNDARIES, "smooth", "antisymmetric", "antireflect", "line")
+EXTENSIONS = names("upfirdn")
 BACKGROUNDS = {"mean": jnp.mean, "median": jnp.median, "minimum": jnp.min, "maximum": jnp.max}
-
-
-class _Resampling(NamedTuple):
-    """What a call asks for besides its arrays; hashable, so that it is static under `jax.jit`."""
-
-    call: str
-    up: int
-    down: int
-    centre: int
-    outputs: int
-    axis: int
-    mode: str
-    dtype: str
-    wishes: Wishes
 
 
 def upfirdn(
@@ -97,8 +73,8 @@ def upfirdn(
     (d,) = axis_indices(call, "axis", axis, np.ndim(x))
     n = np.shape(x)[d]
     outputs = -(-((n - 1) * up + np.size(h)) // down) if n else 0
-    wishes = parse_wishes(call, method, accuracy, precision)
-    return _resampled(call, x, h, up, down, 0, outputs, d, mode, cval, wishes)
+    options = options_of(call, method, accuracy, precision)
+    return _resampled(call, x, h, up, down, 0, outputs, d, mode, cval, options)
 
 
 def resample_poly(
@@ -171,12 +147,12 @@ def resample_poly(
         half = 10 * max(up, down)
         h = np.asarray(firwin(2 * half + 1, 1 / max(up, down), window=window)) * up  # pyright: ignore[reportArgumentType]
         h = h.astype(x.dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.result_type(float))
-    wishes = parse_wishes(call, method, accuracy, precision)
+    options = options_of(call, method, accuracy, precision)
     outputs, centre = -(-x.shape[d] * up // down), (np.size(h) - 1) // 2
     if padtype not in BACKGROUNDS:
-        return _resampled(call, x, h, up, down, centre, outputs, d, padtype, 0 if cval is None else cval, wishes)
+        return _resampled(call, x, h, up, down, centre, outputs, d, padtype, 0 if cval is None else cval, options)
     background = BACKGROUNDS[padtype](x, axis=d, keepdims=True)
-    y = _resampled(call, x - background, h, up, down, centre, outputs, d, "constant", 0, wishes)
+    y = _resampled(call, x - background, h, up, down, centre, outputs, d, "constant", 0, options)
     return y + background
 
 
@@ -188,7 +164,7 @@ def _rate(call: str, name: str, value) -> int:
     return int(value)
 
 
-def _resampled(call: str, x, h, up: int, down: int, centre: int, outputs: int, axis: int, mode, cval, wishes: Wishes):
+def _resampled(call: str, x, h, up: int, down: int, centre: int, outputs: int, axis: int, mode, cval, options: Options):
     mode = mode.lower() if isinstance(mode, str) else mode
     if mode not in EXTENSIONS:
         raise ValueError(
@@ -198,43 +174,22 @@ def _resampled(call: str, x, h, up: int, down: int, centre: int, outputs: int, a
     none = mode != "constant" or (not isinstance(cval, jax.Array) and np.all(cval == 0))
     kinds = [jnp.result_type(a) for a in (h, x)]
     dtype = promoted(*(t if jnp.issubdtype(t, jnp.inexact) else jnp.result_type(float) for t in kinds))
-    static = _Resampling(call, up, down, centre, outputs, axis, mode, dtype.name, wishes)
-    return _apply(x, h, None if none else cval, static)
+    return _apply(
+        x, h, None if none else cval,
+        call=call, relation=Resampled(up, down, centre, outputs), options=options, axis=axis, mode=mode,
+        dtype=dtype.name,
+    )  # fmt: skip
 
 
 # The upsampled x has x[i] at up*i. Output o reads it at down*o - k + centre.
-@partial(jax.jit, static_argnums=3, inline=True)
-def _apply(x: Array, h: Array, cval: Array | None, static: _Resampling) -> Array:
-    d, dtype = static.axis, static.dtype
-    axis = Axis(x.shape[d], h.size, static.outputs, L=static.up, S=static.down, D=-1, p=-static.centre)
-    relations: Sequence[Axis | None] = [axis if b == d else None for b in range(x.ndim)]
-    x = x.astype(dtype)
-    if static.mode in BOUNDARIES:
-        fill = None if cval is None else jnp.asarray(cval).astype(dtype)
-        x, relations = extend(static.call, x, relations, BOUNDARIES[static.mode], value=fill)
-    elif x.size:
-        low, high = axis.reach
-        x = jnp.moveaxis(_extended(jnp.moveaxis(x, d, -1), low, high, static.mode), -1, d)
-        relations = [axis.extended(low, high) if b == d else None for b in range(x.ndim)]
-    w = jnp.expand_dims(h.astype(dtype), [b for b in range(x.ndim) if b != d])
-    return contract_along(static.call, x, w, relations, Triple(dtype, dtype, dtype), static.wishes)
-
-
-def _extended(x: Array, low: int, high: int, mode: str) -> Array:
-    """x with `low` and `high` more positions at the ends of its last axis."""
-    n = x.shape[-1]
-    pads = [(0, 0)] * (x.ndim - 1) + [(low, high)]
-    if mode == "antireflect":  # turned about its end, again and again
-        return jnp.pad(x, pads, mode="reflect", reflect_type="odd") if n > 1 else jnp.pad(x, pads, mode="edge")
-    if mode == "antisymmetric":  # every second copy is negated
-        signs = np.where(np.arange(-low, n + high) // n % 2 == 0, 1, -1)
-        return jnp.pad(x, pads, mode="symmetric") * signs.astype(x.dtype)
-    before, after = np.arange(-low, 0).astype(x.dtype), np.arange(1, high + 1).astype(x.dtype)
-    first, last = x[..., :1], x[..., -1:]
-    if n == 1:
-        start = end = jnp.zeros_like(first)
-    elif mode == "line":
-        start = end = (last - first) / (n - 1)
-    else:  # smooth
-        start, end = x[..., 1:2] - first, last - x[..., -2:-1]
-    return jnp.concatenate([first + start * before, x, last + end * after], -1)
+@once_per_signature
+def _apply(
+    x: Array, h: Array, cval: Array | None,
+    *, call: str, relation: Resampled, options: Options, axis: int, mode: str, dtype: str,
+) -> Array:  # fmt: skip
+    w = jnp.expand_dims(h, [d for d in range(x.ndim) if d != axis])
+    fill = None if cval is None else jnp.asarray(cval).astype(dtype)
+    return convolved(
+        x.astype(dtype), w.astype(dtype), None, fill,
+        call=call, relation=relation, options=options, axes=axis, boundary=EXTENSIONS[mode],
+    )  # fmt: skip

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from jaxconv.arguments import as_floating, axis_indices, is_integer
 from jaxconv.ndimage.base import How
-from jaxconv.ndimage.sums import convolve1d
+from jaxconv.ndimage.convolution import convolve1d
 
 MODES = ("mirror", "constant", "nearest", "wrap", "interp")
 

@@ -1,25 +1,14 @@
 """Layers with jax.lax's signatures and meaning: strides, pads, dilations, groups."""
 
 from collections.abc import Sequence
-from functools import partial
 
-import jax
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxconv.lax.base import (
-    DimensionNumbers,
-    Padding,
-    check_sharding,
-    contract_layer,
-    dimension_numbers_of,
-    layer_of,
-    problem_of,
-    spatial_of,
-)
-from jaxconv.padding import lax_axes
-from jaxconv.planner import Accuracy, Method, Precision, Wishes, parse_wishes
+from jaxconv.arguments import as_array
+from jaxconv.lax.base import DimensionNumbers, Padding, correlated
+from jaxconv.planner import Accuracy, Method, Precision, options_of
 
 
 def conv_general_dilated(
@@ -92,12 +81,13 @@ def conv_general_dilated(
     Source: jax.lax.conv_general_dilated; XLA operation semantics, Conv.
     """
     call = "jaxconv.lax.conv_general_dilated"
-    return layer_of(
-        call, _correlate, lhs, rhs, parse_wishes(call, method, accuracy, precision),
-        window_strides=window_strides, padding=padding, lhs_dilation=lhs_dilation, rhs_dilation=rhs_dilation,
-        dimension_numbers=dimension_numbers, feature_group_count=feature_group_count,
-        batch_group_count=batch_group_count, preferred_element_type=preferred_element_type, out_sharding=out_sharding,
-        flip_kernel=bool(flip_kernel),
+    options = options_of(call, method, accuracy, precision)
+    return correlated(
+        as_array(call, "lhs", lhs), as_array(call, "rhs", rhs), call=call, options=options,
+        window_strides=window_strides,
+        padding=padding, lhs_dilation=lhs_dilation, rhs_dilation=rhs_dilation, dimension_numbers=dimension_numbers,
+        feature_group_count=feature_group_count, batch_group_count=batch_group_count,
+        preferred_element_type=preferred_element_type, out_sharding=out_sharding, flip_kernel=bool(flip_kernel),
     )  # fmt: skip
 
 
@@ -146,21 +136,3 @@ def conv_with_general_padding(
         lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation,
         precision=precision, preferred_element_type=preferred_element_type, method=method, accuracy=accuracy,
     )  # fmt: skip
-
-
-@partial(jax.jit, static_argnums=range(2, 14), inline=True)
-def _correlate(
-    lhs: Array, rhs: Array, call: str, wishes: Wishes,
-    window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers,
-    feature_group_count, batch_group_count, preferred, out_sharding, flip_kernel: bool,
-) -> Array:  # fmt: skip
-    dims = dimension_numbers_of(call, lhs, rhs, dimension_numbers)
-    axes = lax_axes(
-        call, spatial_of(lhs, dims.lhs_spec), spatial_of(rhs, dims.rhs_spec),
-        window_strides, padding, lhs_dilation, rhs_dilation,
-    )  # fmt: skip
-    if flip_kernel:
-        axes = tuple(axis.kernel_flipped for axis in axes)
-    problem, shape = problem_of(call, lhs, rhs, dims, axes, feature_group_count, batch_group_count, preferred)
-    check_sharding(call, out_sharding, lhs.ndim)
-    return contract_layer(lhs, rhs, problem, shape, wishes, out_sharding, preferred)
