@@ -1,15 +1,15 @@
 """plan: for a call, what each pass would run, and why the others would not."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from jaxconv.arguments import as_array
 from jaxconv.costs import is_prior
+from jaxconv.jaxprs import contractions
 from jaxconv.planner import Candidate, Options, candidates, planned_for
 from jaxconv.problem import Problem
 
@@ -150,15 +150,4 @@ def plan(f: Callable | Problem, *args, platform: str | None = None, **kwargs) ->
     arrays = [leaf for leaf, traced in zip(leaves, is_array, strict=True) if traced]
     with planned_for(platform):
         jaxpr = jax.make_jaxpr(call)(*arrays).jaxpr
-    return Plans(Plan(problem, options, platform) for problem, options in _contractions(jaxpr))
-
-
-def _contractions(jaxpr: Jaxpr) -> Iterator[tuple[Problem, Options]]:
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "contract":
-            yield equation.params["problem"], equation.params["options"]
-        for value in jax.tree.leaves(
-            list(equation.params.values()), is_leaf=lambda v: isinstance(v, Jaxpr | ClosedJaxpr)
-        ):
-            if isinstance(value, ClosedJaxpr | Jaxpr):
-                yield from _contractions(value.jaxpr if isinstance(value, ClosedJaxpr) else value)
+    return Plans(Plan(e.params["problem"], e.params["options"], platform) for e in contractions(jaxpr))

@@ -15,12 +15,13 @@ from jax.core import ShapedArray
 from jax.experimental import jet
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes, get_abstract_mesh, reshard
+from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxconv.engines.base import merged, varying
+from jaxconv.engines.base import merged
 from jaxconv.literal import kept_local
 from jaxconv.planner import Options, check, choose
 from jaxconv.problem import Problem
+from jaxconv.sharding import under_automatic_axes
 
 
 def contract(problem: Problem, x, w, options: Options = Options()):  # noqa: B008  (frozen)
@@ -34,38 +35,7 @@ def contract(problem: Problem, x, w, options: Options = Options()):  # noqa: B00
     >>> contract(problem, jnp.array([[[[1., 2., 3.]]]]), jnp.array([[[[1., 10.]]]])).ravel()
     Array([ 1., 12., 23., 30.], dtype=float32)
     """
-    x, w = _varying_alike(x, w)
-    bind = partial(contract_p.bind, problem=problem, options=options)
-    if explicit := explicit_axes():
-        if AxisType.Manual in get_abstract_mesh().axis_types:
-            raise NotImplementedError(
-                f"`contract` runs inside a `jax.shard_map` that leaves the explicit mesh axes {explicit} alone, which "
-                "JAX cannot do with automatic axes inside. Map over all axes of the mesh, or make these AxisType.Auto."
-            )
-        x, w = (reshard(array, jax.typeof(array).sharding.spec) for array in (x, w))  # on the mesh, if on none yet
-        return auto_axes(axes=explicit, out_sharding=_output_sharding(problem, x, w))(bind)(x, w)
-    return bind(x, w)
-
-
-def explicit_axes() -> tuple[str, ...]:
-    """The axes of the current mesh that are in explicit sharding mode."""
-    mesh = get_abstract_mesh()
-    return tuple(n for n, t in zip(mesh.axis_names, mesh.axis_types, strict=True) if t == AxisType.Explicit)
-
-
-# In explicit sharding mode a sharding is part of a type. The contraction runs under automatic
-# axes, and its result is sharded along n as x is, along m as w is, and along g as either.
-def _output_sharding(problem: Problem, x, w) -> PartitionSpec:
-    specs = dict(zip(problem.layouts.x, jax.typeof(x).sharding.spec, strict=True))
-    for letter, names in zip(problem.layouts.w, jax.typeof(w).sharding.spec, strict=True):
-        specs[letter] = specs.get(letter) or names
-    taken, spec = set(), []
-    for letter in problem.layouts.y:
-        names = specs[letter] if letter in "ngm" else None
-        each = {names} if isinstance(names, str) else set(names or ())
-        spec.append(None if each & taken else names)  # a mesh axis shards one axis only
-        taken |= each
-    return PartitionSpec(*spec)
+    return under_automatic_axes(problem, partial(contract_p.bind, problem=problem, options=options), x, w)
 
 
 def _execute(x, w, *, problem: Problem, options: Options, platform: str):
@@ -132,17 +102,6 @@ def _taylor(arrays, series, *, problem: Problem, options: Options):
     x, w = ([first, *rest] for first, rest in zip(arrays, series, strict=True))
     y = [sum(contract(problem, x[j], w[k - j], options) for j in range(k + 1)) for k in range(len(x))]
     return y[0], y[1:]
-
-
-def _varying_alike(x, w):
-    """Both arrays varying over the mesh axes of either, as inside `jax.shard_map` they must."""
-    vx, vw = varying(x), varying(w)
-    if vx == vw:
-        return x, w
-    return tuple(
-        jax.lax.pcast(array, tuple(sorted((vx | vw) - v)), to="varying") if (vx | vw) - v else array
-        for array, v in ((x, vx), (w, vw))
-    )
 
 
 contract_p = Primitive("contract")

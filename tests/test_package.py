@@ -13,9 +13,9 @@ from jaxconv import attribution, lax, layers, matching, ndimage, signal
 
 ROOT = Path(__file__).parent.parent
 STREET = [
-    "problem", "arguments", "boundary", "padding", "reference", "engines", "costs", "wisdom", "separable", "planner",
-    "literal", "primitive", "plan", "tune", "lax", "batched", "ndimage", "signal", "matching", "layers", "attribution",
-    "identities", "cli",
+    "problem", "arguments", "jaxprs", "boundary", "padding", "reference", "engines", "costs", "wisdom", "separable",
+    "planner", "literal", "sharding", "primitive", "plan", "tune", "lax", "batched", "ndimage", "signal", "matching",
+    "layers", "attribution", "identities", "cli",
 ]  # fmt: skip
 FOLDERS = ("attribution", "engines", "identities", "layers", "lax", "matching", "ndimage", "signal")
 

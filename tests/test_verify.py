@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from jaxconv import engines
+from jaxconv import engines, plan
 from jaxconv.cli import app
 from jaxconv.identities import CATALOGUE, THEMES, sums
 from jaxconv.identities.base import Case, Claim, Domain, Identity, Rounded, Witness, forced
@@ -61,13 +61,23 @@ def test_other_dtypes(dtype):
     assert report.holds, report.diagnoses
 
 
-def test_a_contraction_that_no_engine_can_be_asked_for_is_refused():
-    def looped(x):
-        return jax.lax.scan(lambda y, _: (convolve(y, jnp.ones(3), "same"), None), x, length=2)[0]
+def test_an_engine_is_asked_for_in_loops_and_branches_and_not_within_custom_derivatives():
+    def smooth(x):
+        return convolve(x, jnp.ones(3), "same")
 
-    with pytest.raises(NotImplementedError, match="within 'scan'"):
-        forced(looped, "direct")(jnp.ones(4))
-    assert looped(jnp.ones(4)).shape == (4,)
+    def looped(x):
+        x = jax.lax.scan(lambda y, _: (smooth(y), None), x, length=2)[0]
+        return jax.lax.cond(x.sum() > 0, smooth, lambda x: -x, x)
+
+    x = jnp.arange(4.0)
+    for engine in ("direct", "gemm"):
+        of = plan(forced(looped, engine), x)
+        assert [p.options.forward for p in of] == [engine] * 2
+        np.testing.assert_array_equal(forced(looped, engine)(x), looped(x))
+    custom = jax.custom_jvp(smooth)
+    custom.defjvp(lambda primals, tangents: (smooth(*primals), smooth(*tangents)))
+    with pytest.raises(NotImplementedError, match="within a custom derivative"):
+        forced(custom, "direct")(x)
 
 
 @pytest.mark.parametrize("engine", ["auto", *engines.ENGINES])

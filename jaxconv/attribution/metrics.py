@@ -386,7 +386,7 @@ def cascade(
     from flax import nnx
 
     from jaxconv.attribution.networks import named
-    from jaxconv.attribution.programs import equations
+    from jaxconv.jaxprs import equations
 
     if not isinstance(model, nnx.Module):
         raise TypeError(

@@ -16,7 +16,7 @@ from jax.core import Tracer
 from jax.extend.core import Var
 
 from jaxconv.arguments import as_array, as_real
-from jaxconv.attribution.programs import CALLS, REMATS, Equation, Place, Program, equations, evaluate, inner
+from jaxconv.jaxprs import CALLS, REMATS, Equation, Place, Program, equations, evaluate, inner
 
 Model = Any
 CONVOLUTIONS = ("conv_general_dilated", "contract")

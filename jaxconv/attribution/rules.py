@@ -26,7 +26,7 @@ from jax import Array
 from jax.core import Tracer
 from jax.extend.core import Literal as Constant
 
-from jaxconv.attribution.programs import (
+from jaxconv.jaxprs import (
     CALLS,
     ENTERED,
     REMATS,

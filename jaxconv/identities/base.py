@@ -12,15 +12,14 @@ The verifier runs the first under `jax.jit` with the engine that it judges.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from jaxconv.engines import ENGINES
+from jaxconv.jaxprs import contractions, evaluate, everywhere
 from jaxconv.planner import PASSES, Options, refusal
 from jaxconv.primitive import contract
 from jaxconv.problem import Problem
@@ -215,40 +214,21 @@ def forced(f: Callable, engine: str, passes: Sequence[str] = PASSES, platform: s
 
     def run(*args):
         closed, shape = jax.make_jaxpr(f, return_shape=True)(*args)
-        options = partial(_options, engine=engine, passes=passes, platform=platform)
-        leaves = _evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(args), options)
+        found = dict(everywhere(closed.jaxpr, "contract"))
+        if len(found) < len(list(contractions(closed.jaxpr))):
+            raise NotImplementedError(
+                "`forced` met a contraction within a custom derivative or a kernel, where it cannot ask for an engine. "
+                "Write the claim without it."
+            )
+        replace = {}
+        for place, equation in found.items():
+            problem, options = equation.params["problem"], equation.params["options"]
+            options = _options(problem, options, engine, passes, platform)
+            replace[place] = lambda inputs, p=problem, o=options: [contract(p, inputs[0], inputs[1], o)]
+        leaves = evaluate(closed, jax.tree.leaves(args), replace)
         return jax.tree.unflatten(jax.tree.structure(shape), leaves)
 
     return run
-
-
-def _evaluate(jaxpr: Jaxpr, consts, args, options: Callable[[Problem, Options], Options]) -> list:
-    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
-
-    def read(atom):
-        return atom.val if isinstance(atom, Literal) else values[atom]
-
-    for equation in jaxpr.eqns:
-        operands = [read(atom) for atom in equation.invars]
-        inner = equation.params.get("jaxpr")
-        if equation.primitive.name == "contract":
-            problem = equation.params["problem"]
-            x, w = operands
-            results = [contract(problem, x, w, options(problem, equation.params["options"]))]
-        elif equation.primitive.name in ("jit", "pjit") and isinstance(inner, ClosedJaxpr):
-            results = _evaluate(inner.jaxpr, inner.consts, operands, options)
-        elif any(next(contractions(i.jaxpr), None) for i in equation.params.values() if isinstance(i, ClosedJaxpr)):
-            raise NotImplementedError(
-                f"`forced` met a contraction within {equation.primitive.name!r}, where it cannot ask for an engine. "
-                "Write the claim without it."
-            )
-        else:
-            bound: Any = equation.primitive.get_bind_params(equation.params)
-            functions, params = bound if isinstance(bound, tuple) else ((), bound)  # the parameters alone, of late
-            results = equation.primitive.bind(*functions, *operands, **params)
-            results = results if equation.primitive.multiple_results else [results]
-        values.update(zip(equation.outvars, results, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
 
 
 # The engine is judged whatever accuracy the function asks for: its bound is its own.
@@ -258,14 +238,3 @@ def _options(problem: Problem, given: Options, engine: str, passes, platform: st
     others = {} if len(passes) == len(PASSES) else dict.fromkeys(PASSES, "shifts")  # one pass by itself: a diagnosis
     methods = dict.fromkeys(PASSES, "auto") | others | dict.fromkeys(able, engine)
     return given._replace(accuracy="normwise", **methods)
-
-
-def contractions(jaxpr: Jaxpr) -> Iterator[tuple[Problem, Options]]:
-    """Every contraction of a jaxpr, also of those within."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "contract":
-            yield equation.params["problem"], equation.params["options"]
-        for value in equation.params.values():
-            for inner in value if isinstance(value, tuple | list) else [value]:
-                if isinstance(inner, ClosedJaxpr | Jaxpr):
-                    yield from contractions(inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner)

@@ -13,8 +13,9 @@ from jax.extend.core import jaxpr_as_fun
 
 from jaxconv.arguments import promoted
 from jaxconv.engines import ENGINES
-from jaxconv.identities.base import KINDS, SHAPES, Bounded, Case, Claim, Identity, Rounded, contractions
+from jaxconv.identities.base import KINDS, SHAPES, Bounded, Case, Claim, Identity, Rounded
 from jaxconv.identities.rounding import bounds
+from jaxconv.jaxprs import contractions
 from jaxconv.planner import PASSES, choose
 
 WIDE = ("float64", "complex128", "int64")
@@ -170,7 +171,10 @@ def _traced(claims: list[Claim], case: Case) -> list:
 
 def _compile(claims: list[Claim], case: Case) -> Compiled:
     jaxprs = _traced(claims, case)
-    used = [{choose(*each, case.platform).name for each in contractions(closed.jaxpr)} for closed in jaxprs]
+    used = [
+        {choose(e.params["problem"], e.params["options"], case.platform).name for e in contractions(closed.jaxpr)}
+        for closed in jaxprs
+    ]
     judged = [case.engine == "auto" or case.engine in engines for engines in used]
     kept = [jaxpr_as_fun(closed) for closed, judge in zip(jaxprs, judged, strict=True) if judge]
     return Compiled(jaxprs, judged, jax.jit(lambda args: [f(*a)[0] for f, a in zip(kept, args, strict=True)]))

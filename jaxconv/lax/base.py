@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.lax import ConvDimensionNumbers
-from jax.sharding import NamedSharding, PartitionSpec, auto_axes, get_abstract_mesh
 
 from jaxconv.arguments import described, integers, once_per_signature, output_dtype, positive
 from jaxconv.padding import lax_axes
 from jaxconv.planner import Options
-from jaxconv.primitive import contract, explicit_axes
+from jaxconv.primitive import contract
 from jaxconv.problem import SPATIAL, Axis, Problem, Triple
+from jaxconv.sharding import sharded_as
 
 Padding = str | Sequence[tuple[int, int]]
 DimensionNumbers = ConvDimensionNumbers | Sequence[str] | None
@@ -37,8 +37,7 @@ def correlated(
     if flip_kernel:
         axes = tuple(axis.kernel_flipped for axis in axes)
     problem, shape = problem_of(call, lhs, rhs, dims, axes, features, batches, preferred_element_type)
-    check_sharding(call, out_sharding, lhs.ndim)
-    return contract_layer(lhs, rhs, problem, shape, options, out_sharding, preferred_element_type)
+    return contract_layer(call, lhs, rhs, problem, shape, options, out_sharding, preferred_element_type)
 
 
 def steps_of(call: str, rank: int, strides, lhs_dilation=None, rhs_dilation=None) -> list[tuple[int, ...]]:
@@ -145,28 +144,10 @@ def _layout(spec: Sequence[int], *ends: str) -> str:
     return "".join(letters[d] for d in range(len(spec)))
 
 
-def check_sharding(call: str, out_sharding, rank: int) -> None:
-    """Raise unless `out_sharding` is a sharding of `rank` axes over a mesh that there is."""
-    if out_sharding is None:
-        return
-    if not isinstance(out_sharding, NamedSharding | PartitionSpec):
-        raise TypeError(
-            f"`{call}` got out_sharding={out_sharding!r}: it must be a NamedSharding or a PartitionSpec. "
-            "Make one with `jax.NamedSharding(mesh, spec)`."
-        )
-    named = isinstance(out_sharding, NamedSharding)
-    spec, mesh = (out_sharding.spec, out_sharding.mesh) if named else (out_sharding, get_abstract_mesh())
-    names = {n for entry in spec if entry for n in ([entry] if isinstance(entry, str) else entry)}
-    if len(spec) > rank or not names <= set(mesh.axis_names):
-        raise ValueError(
-            f"`{call}` got out_sharding={spec} on a mesh with the axes {tuple(mesh.axis_names)}: it may name "
-            f"these only, in at most {rank} entries. Set a mesh with `jax.set_mesh`, or pass a NamedSharding."
-        )
-
-
 def contract_layer(
-    lhs: Array, rhs: Array, problem: Problem, shape: tuple[int, ...], options: Options, out_sharding, preferred
-) -> Array:
+    call: str, lhs: Array, rhs: Array, problem: Problem, shape: tuple[int, ...], options: Options, out_sharding,
+    preferred,
+) -> Array:  # fmt: skip
     logical = lhs.dtype == jnp.bool_ and preferred is None
 
     def run(lhs, rhs):
@@ -174,8 +155,4 @@ def contract_layer(
         y = contract(problem, x.reshape(problem.x_shape), w.reshape(problem.w_shape), options).reshape(shape)
         return y != 0 if logical else y
 
-    if out_sharding is None:
-        return run(lhs, rhs)
-    if explicit := explicit_axes():
-        return auto_axes(axes=explicit, out_sharding=out_sharding)(run)(lhs, rhs)
-    return jax.lax.with_sharding_constraint(run(lhs, rhs), out_sharding)
+    return run(lhs, rhs) if out_sharding is None else sharded_as(call, out_sharding, run, lhs, rhs)

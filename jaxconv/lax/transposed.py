@@ -149,7 +149,7 @@ def _correlate_transpose(
     problem, shape = problem_of(
         call, lhs, rhs, dims, axes, groups, 1, preferred_element_type, transposed=transpose_kernel
     )
-    return contract_layer(lhs, rhs, problem, shape, options, None, preferred_element_type)
+    return contract_layer(call, lhs, rhs, problem, shape, options, None, preferred_element_type)
 
 
 # The pads of the dilated input that undo those of a layer with kernel extent k (dilated)

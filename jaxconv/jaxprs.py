@@ -18,6 +18,7 @@ Replace = Mapping[Place, Callable[[Sequence[Any]], Sequence[Any]]]
 
 CALLS = ("jit", "pjit", "closed_call", "core_call")  # entered as if their equations stood in their place
 REMATS = ("remat2", "remat", "checkpoint")
+ENTERED = (*CALLS, *REMATS, "cond", "scan", "while")  # whose equations can be replaced
 
 
 def inner(eqn: Equation) -> list[Program]:
@@ -40,6 +41,25 @@ def equations(jaxpr: Program, place: Place = ()) -> Iterator[tuple[Place, Equati
         yield (*place, position), eqn
         if eqn.primitive.name in (*CALLS, *REMATS):
             yield from equations(inner(eqn)[0], (*place, position, 0))
+
+
+def everywhere(jaxpr: Program, name: str, place: Place = ()) -> Iterator[tuple[Place, Equation]]:
+    """All equations of a primitive that `evaluate` can replace, also those of loops and branches."""
+    for position, eqn in enumerate(jaxpr.eqns):
+        if eqn.primitive.name == name:
+            yield (*place, position), eqn
+        elif eqn.primitive.name in ENTERED:
+            for which, program in enumerate(inner(eqn)):
+                yield from everywhere(program, name, (*place, position, which))
+
+
+def contractions(jaxpr: Program) -> Iterator[Equation]:
+    """Every contraction of a program, also of those that can be read only, in the order of execution."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "contract":
+            yield eqn
+        for program in inner(eqn):
+            yield from contractions(program)
 
 
 def evaluate(
@@ -124,6 +144,3 @@ def _entered(eqn: Equation, inputs: list[Any], replace: Replace, here: Place, re
             start,
         )
     raise NotImplementedError(name)
-
-
-ENTERED = (*CALLS, *REMATS, "cond", "scan", "while")
