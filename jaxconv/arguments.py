@@ -5,6 +5,7 @@ An error names the call, what came, the rule, and the remedy.
 
 import inspect
 import operator
+import warnings
 from collections.abc import Callable
 from functools import reduce, wraps
 from typing import Any, TypeVar
@@ -158,6 +159,13 @@ def once_per_signature(f: Callable[..., T]) -> Callable[..., T]:
     return run
 
 
+def renamed(old: str, new: str) -> None:
+    """Warn of a name that goes with the next release."""
+    warnings.warn(
+        f"`{old}` is named `{new}`; the old name goes with the next release.", DeprecationWarning, stacklevel=3
+    )
+
+
 def described(array) -> str:
     """Dtype and shape, as error messages show them: float32[2, 3]."""
     return f"{array.dtype}{list(array.shape)}"
@@ -244,10 +252,22 @@ def is_integer(value: Any) -> bool:
     return True
 
 
-def positive(call: str, name: str, value: Any) -> int:
-    """`value` as a positive Python int; otherwise an error."""
-    if not is_integer(value):
-        raise TypeError(f"`{call}` got {name}={value!r}: it must be an integer. Pass a positive one.")
-    if operator.index(value) < 1:
-        raise ValueError(f"`{call}` got {name}={value!r}: it must be at least 1. Pass a positive integer.")
+def positive(call: str, name: str, value: Any, least: int = 1) -> int:
+    """`value` as a Python int of at least `least`; otherwise an error."""
+    whole = is_integer(value) and not isinstance(value, bool)
+    if not whole or value < least:
+        kind = ValueError if whole else TypeError
+        raise kind(f"`{call}` got {name}={value!r}: it must be an integer, at least {least}. Pass {name}={least}.")
     return operator.index(value)
+
+
+def per_axis(call: str, name: str, value: Any, count: int) -> tuple[Any, ...]:
+    """One entry for each of `count` axes, of one value or of a sequence."""
+    if isinstance(value, str) or (not isinstance(value, list | tuple) and np.ndim(value) == 0):
+        return (value,) * count
+    if len(value) != count:
+        raise ArgumentError(
+            f"`{call}` got {name}={value!r}: sequence argument must have length equal to input rank, or to the "
+            f"number of axes, {count}. Pass one value, or one for each of {count} axes."
+        )
+    return tuple(value)

@@ -34,7 +34,7 @@ TRIED = 1 << 12  # entries of a known kernel: singular values of a large one wou
 def convolved(
     x: Array, w: Array, terms: separable.Terms | None = None, fill: Array | None = None, *,
     call: str, relation: Relation, options: Options, axes: Any = None, boundary: Any = "constant",
-    preferred: Any = None,
+    preferred_element_type: Any = None,
 ) -> Array:  # fmt: skip
     """x and w, convolved or correlated along `axes` (all, if None) as the relation says.
 
@@ -56,9 +56,9 @@ def convolved(
         boundary = tuple(named.get(d, "constant") for d in range(x.ndim))
 
     dtype = x.dtype if x.dtype == w.dtype else common_dtype(call, x, w)
-    logical = dtype == jnp.bool_ and preferred is None
+    logical = dtype == jnp.bool_ and preferred_element_type is None
     dtype = jnp.dtype(jnp.int32) if dtype == jnp.bool_ else dtype
-    out = dtype if preferred is None else output_dtype(call, dtype, preferred)
+    out = dtype if preferred_element_type is None else output_dtype(call, dtype, preferred_element_type)
     fill = None if fill is None else jnp.asarray(fill, dtype)
     x, relations = extend(
         call, x.astype(dtype), [every.get(d) for d in range(x.ndim)], boundary, relation.outside, fill

@@ -16,8 +16,8 @@ Names = tuple[str, ...]  # a library may have several for one boundary, or none
 class Boundary:
     """One way to go on: its name here, and those that other libraries have for it.
 
-    `ndimage` are scipy.ndimage's, which hold here, too; `signal` scipy.signal's for images, `upfirdn` its other ones;
-    `numpy` modes of numpy.pad, `torch` PyTorch's padding_mode, `flax` Flax's padding.
+    `ndimage` are scipy.ndimage's, which every filter and convolution here takes; `signal` scipy.signal's for images;
+    `upfirdn` its other ones; `numpy` modes of numpy.pad; `torch` PyTorch's padding_mode; `flax` Flax's padding.
     """
 
     name: str

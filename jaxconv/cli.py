@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+import jaxconv
 from jaxconv.plan import plan as plan_of
 from jaxconv.problem import Problem
 from jaxconv.tune import tune as tune_of
@@ -25,8 +26,18 @@ Target = Annotated[
 ]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"jaxconv {jaxconv.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
     """Convolution and correlation as differentiable linear operators in JAX."""
 
 

@@ -12,6 +12,7 @@ version is "prior": most constants are arithmetic on what the device's maker sta
 """
 
 import json
+import math
 from collections.abc import Mapping
 from difflib import SequenceMatcher
 from functools import cache
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 from jaxlib.version import __version__ as jaxlib_version
 
 from jaxconv.engines import Engine
-from jaxconv.engines.phases import bounded
+from jaxconv.engines.polyphase import bounded
 from jaxconv.problem import Problem
 
 Table = Mapping[str, Mapping[str, float]]
@@ -47,7 +48,9 @@ def seconds(engine: Engine, problem: Problem, platform: str, precision=None) -> 
 
 def estimate(table: Table, engine: Engine, problem: Problem, platform: str = "cpu", precision=None) -> float:
     """Seconds by a table: the work of each kind times what a unit costs."""
-    rates = table[engine.name]
+    rates = table.get(engine.name, engine.rates)
+    if not rates:  # of what nothing is known
+        return math.inf
     work = engine.work(bounded(problem), platform, precision)
     total = sum(rates.get(name, 0.0) * count for name, count in work.items())
     return total * rates.get(f"times {kind(problem)}", 1.0)

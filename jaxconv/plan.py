@@ -7,7 +7,7 @@ from functools import cached_property
 import jax
 import numpy as np
 
-from jaxconv.arguments import as_array
+from jaxconv.arguments import as_array, renamed
 from jaxconv.costs import is_prior
 from jaxconv.jaxprs import contractions
 from jaxconv.planner import Candidate, Options, candidates, planned_for
@@ -50,6 +50,12 @@ class Plan:
             admitted = [c.engine.name for c in self.candidates[name] if c.refusal is None]
             chosen[name] = next((engine for engine in options.engines or admitted if engine in admitted), None)
         return chosen
+
+    @property
+    def wishes(self) -> Options:
+        """The old name of `options`."""
+        renamed("Plan.wishes", "Plan.options")
+        return self.options
 
     def __str__(self) -> str:
         problem = self.problem

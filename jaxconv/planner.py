@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
+from jaxconv.arguments import renamed
 from jaxconv.costs import seconds
 from jaxconv.engines import ENGINES, Engine
 from jaxconv.problem import Problem
@@ -236,3 +237,10 @@ def _precision(call: str, precision, context) -> tuple[lax.Precision, lax.Precis
             "('default', 'high', 'highest'), or a pair of these for input and kernel. Pass one of these."
         ) from e
     return parsed[0], parsed[-1]
+
+
+def __getattr__(name: str) -> Any:
+    if new := {"Wishes": Options, "parse_wishes": options_of}.get(name):
+        renamed(f"jaxconv.planner.{name}", new.__name__)
+        return new
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -195,6 +195,11 @@ class Problem:
             if sorted(layout) != sorted(wanted):
                 raise ValueError(f"`Problem` layout {layout!r} must be an order of the letters {wanted!r}.")
 
+    @property
+    def is_layer(self) -> bool:
+        """Whether the kernel is no longer than the output; it is, in a layer's gradient in its kernel."""
+        return self.taps <= self.outputs
+
     def _size(self, letter: str, extents: str) -> int:
         if letter in "ngcm":
             return getattr(self, letter)

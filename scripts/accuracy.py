@@ -17,7 +17,7 @@ import jaxlib
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from jaxconv.engines import ENGINES, Engine
+from jaxconv.engines import INSTALLED, Engine
 from jaxconv.problem import Problem, Triple
 from tests.problems import PASSES, by_taps, error_bound, operands
 from tests.test_accuracy import ROWS
@@ -42,7 +42,7 @@ def main() -> None:
                 problem = replace(of(row), dtypes=Triple(dtype, dtype, dtype))
                 x, w = operands(problem)
                 truth, total = by_taps(problem, x, w), by_taps(problem, np.abs(x), np.abs(w))
-                for engine in ENGINES.values():
+                for engine in INSTALLED.values():
                     if not engine.refusal(problem, jax.default_backend()):
                         one = errors(engine, problem, x, w, truth, total)
                         found.setdefault((engine.name, dtype), []).append((*one, f"{name}, {which}"))

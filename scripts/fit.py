@@ -28,7 +28,7 @@ from rich.progress import track
 from scipy.optimize import least_squares, nnls
 
 from jaxconv import costs
-from jaxconv.engines import ENGINES, Engine
+from jaxconv.engines import INSTALLED, Engine
 from jaxconv.planner import Options, candidates
 from jaxconv.problem import Axis, Problem, Triple  # noqa: F401  (what a line of measurements is written in)
 from jaxconv.tune import measure as times_of
@@ -66,7 +66,7 @@ class About(NamedTuple):
     @classmethod
     def here(cls) -> "About":
         device = jax.devices()[0]
-        return cls(device.platform, device.device_kind, jaxlib.__version__, list(ENGINES), time.strftime("%Y-%m-%d"))
+        return cls(device.platform, device.device_kind, jaxlib.__version__, list(INSTALLED), time.strftime("%Y-%m-%d"))
 
     @property
     def key(self) -> str:
@@ -119,10 +119,10 @@ def read(path: Path) -> tuple[About, Measured, Measured]:
         raise typer.BadParameter(
             f"--data {path}: no measurements ({type(error).__name__}: {error}). Make them with `fit.py measure`."
         ) from error
-    if about.engines != list(ENGINES):
+    if about.engines != list(INSTALLED):
         raise typer.BadParameter(
             f"--data {path}: it was measured with the engines {', '.join(about.engines)}; there are "
-            f"{', '.join(ENGINES)}. Measure anew."
+            f"{', '.join(INSTALLED)}. Measure anew."
         )
     found: dict[tuple, Measurement] = {}  # the engines of one problem may stand on several lines
     for line in lines:
@@ -177,13 +177,17 @@ def fitted(engine: Engine, measured: Measured, platform: str, device: str) -> di
     return rates
 
 
+def fit_all(measured: Measured, about: About) -> dict[str, dict[str, float]]:
+    return {name: fitted(engine, measured, about.platform, about.device) for name, engine in INSTALLED.items()}
+
+
 def losses(measured: Measured, table, platform: str) -> Iterator[tuple[float, str, str, Problem]]:
     """(loss, chosen, best, problem)."""
     for problem, times, precision in measured:
         if not times:
             continue
-        able = [e.name for e in ENGINES.values() if not e.refusal(problem, platform)]
-        chosen = min(able, key=lambda name: costs.estimate(table, ENGINES[name], problem, platform, precision))
+        able = [e.name for e in INSTALLED.values() if not e.refusal(problem, platform)]
+        chosen = min(able, key=lambda name: costs.estimate(table, INSTALLED[name], problem, platform, precision))
         best = min(times, key=times.__getitem__)
         yield times.get(chosen, math.inf) / times[best] - 1, chosen, best, problem
 
@@ -202,24 +206,26 @@ def fit(
             f"--data {data or measurements()}: it has {len(of_rows)} rows and {len(measured)} random problems, too few "
             f"to fit. Measure on: at least {FEW} in all, and {FOLDS} random ones."
         )
-    found, ratios = [], {name: [] for name in ENGINES}
+    found, ratios = [], {name: [] for name in INSTALLED}
     for fold in range(FOLDS):
         rest = [one for i, one in enumerate(measured) if i % FOLDS != fold]
         table = {
-            engine.name: fitted(engine, COUNTED * of_rows + rest, platform, about.device) for engine in ENGINES.values()
+            engine.name: fitted(engine, COUNTED * of_rows + rest, platform, about.device)
+            for engine in INSTALLED.values()
         }
         found += losses(measured[fold::FOLDS], table, platform)
         for problem, times, precision in measured[fold::FOLDS]:
             for name, t in times.items():
-                ratios[name].append(costs.estimate(table, ENGINES[name], problem, platform, precision) / t)
+                ratios[name].append(costs.estimate(table, INSTALLED[name], problem, platform, precision) / t)
     found.sort(key=lambda row: -row[0])
     everything = {
-        engine.name: fitted(engine, COUNTED * of_rows + measured, platform, about.device) for engine in ENGINES.values()
+        engine.name: fitted(engine, COUNTED * of_rows + measured, platform, about.device)
+        for engine in INSTALLED.values()
     }
     own = np.array([loss for loss, *_ in losses(of_rows, everything, platform)])
     values = np.array([row[0] for row in found])
     found_times = [m.times for m in measured if m.times]
-    always = {n: np.array([t[n] / min(t.values()) - 1 if n in t else math.inf for t in found_times]) for n in ENGINES}
+    always = {n: np.array([t[n] / min(t.values()) - 1 if n in t else math.inf for t in found_times]) for n in INSTALLED}
     lines = [
         f"jaxlib {version}, {about.device}, {time.strftime('%Y-%m-%d')}: {len(values)} random "
         f"problems, each judged by constants that were fitted without it ({FOLDS} folds).",

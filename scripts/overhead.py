@@ -26,7 +26,7 @@ from problems import ROWS
 
 import jaxconv
 from jaxconv.engines.fft import fast_length
-from jaxconv.engines.phases import units
+from jaxconv.engines.polyphase import units
 from jaxconv.planner import Options, choose
 
 NHWC = ("NHWC", "HWIO", "NHWC")

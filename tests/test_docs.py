@@ -55,6 +55,6 @@ def test_docstrings_read_as_they_were_meant(site):
 
 
 def test_links_to_source_lead_to_the_reference_and_nothing_is_fetched(site):
-    assert 'href="inside/problem.html#jaxconv.problem"' in (site / "index.html").read_text()
+    assert 'href="inside/problem.html#jaxconv.problem"' in (site / "guide.html").read_text()
     for path in site.rglob("*.html"):
         assert not re.search(r'(src="|<link[^>]*href=")(https?:)?//', path.read_text()), path

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
 
-from jaxconv.engines import ENGINES
+from jaxconv.engines import INSTALLED
 from jaxconv.engines.fft import fast_length
 from jaxconv.padding import lax_axes, mode_axes
 from jaxconv.planner import Options
@@ -23,7 +23,7 @@ def test_the_table_is_long_enough():
 
 
 @pytest.mark.covering
-@pytest.mark.parametrize("engine", ENGINES.values(), ids=lambda e: e.name)
+@pytest.mark.parametrize("engine", INSTALLED.values(), ids=lambda e: e.name)
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_every_problem_and_pass(name, engine):
     for of in PASSES.values():
@@ -38,10 +38,10 @@ def test_every_problem_and_pass(name, engine):
 
 
 @pytest.mark.sampled(13)
-@pytest.mark.parametrize(("name", "engine"), [(name, engine) for name in PROBLEMS for engine in ENGINES])
+@pytest.mark.parametrize(("name", "engine"), [(name, engine) for name in PROBLEMS for engine in INSTALLED])
 def test_what_accelerators_run(name, engine):
     """The forms that an engine takes for a GPU, compiled for this processor."""
-    engine = ENGINES[engine]
+    engine = INSTALLED[engine]
     problems = [of(PROBLEMS[name]) for of in PASSES.values()]
     able = [p for p in problems if not engine.refusal(p, "gpu") and not p.is_empty]
     if jnp.issubdtype(problems[0].dtypes.y, jnp.integer) != jnp.issubdtype(problems[0].dtypes.x, jnp.integer):
@@ -54,7 +54,7 @@ def test_what_accelerators_run(name, engine):
         check(problem, engine, y, x, w)
 
 
-@pytest.mark.parametrize("engine", ENGINES.values(), ids=lambda e: e.name)
+@pytest.mark.parametrize("engine", INSTALLED.values(), ids=lambda e: e.name)
 def test_every_contraction_lowers_for_accelerators(engine):
     """All rows of the bench, in one program."""
     able = [p for p in ROWS if not engine.refusal(p, "gpu") and not engine.refusal(p, "tpu")]
@@ -74,7 +74,7 @@ def test_every_refusal_of_the_table_has_its_reason():
     for name, problem in PROBLEMS.items():
         for of in PASSES.values():
             layer = of(problem)
-            for engine in ENGINES.values():
+            for engine in INSTALLED.values():
                 no = engine.refusal(layer, "cpu")
                 if no is None:
                     continue
@@ -93,7 +93,7 @@ def test_every_refusal_of_the_table_has_its_reason():
 
 @pytest.mark.covering
 @pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", INSTALLED)
 def test_eight_bit_floating_types(engine, dtype):
     """Small integers, which they hold: summed in float32, exactly (the FFT's are rounded to them again)."""
     problem = Problem((Axis(6, 3, 6, p=1),), n=2, c=2, m=2, dtypes=Triple(dtype, dtype, dtype))
@@ -124,10 +124,10 @@ problems = st.builds(
 )
 
 
-@given(problems, st.sampled_from(sorted(ENGINES)), st.integers(0, 2**16))
+@given(problems, st.sampled_from(sorted(INSTALLED)), st.integers(0, 2**16))
 def test_drawn_problems(problem, name, seed):
     note(repr(problem))  # to be pasted back
-    engine = ENGINES[name]
+    engine = INSTALLED[name]
     if engine.refusal(problem, "cpu"):
         return
     x, w = operands(problem, seed)
@@ -152,7 +152,7 @@ def _check_together(problems, options, seeds):
     for seed in seeds:
         pairs = [operands(problem, seed) for problem in problems]
         for problem, (x, w), y in zip(problems, pairs, run(pairs), strict=True):
-            check(problem, ENGINES[options.forward], y, x, w)
+            check(problem, INSTALLED[options.forward], y, x, w)
 
 
 def _far(rng: np.random.Generator) -> Problem:
@@ -167,7 +167,7 @@ def _far(rng: np.random.Generator) -> Problem:
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in range(1, 30))])
-@pytest.mark.parametrize("engine", ENGINES.values(), ids=lambda e: e.name)
+@pytest.mark.parametrize("engine", INSTALLED.values(), ids=lambda e: e.name)
 def test_pads_of_every_sign(engine, seed):
     rng = np.random.default_rng(seed)
     problems = [of(_far(rng)) for of in [*PASSES.values()] * 7]
@@ -188,7 +188,7 @@ def test_random_engines_per_pass(seed):
     names = [name for name, problem in PROBLEMS.items() if problem.dtypes == Triple(*["float32"] * 3)]
     problem = PROBLEMS[str(rng.choice(names))]
     able = {
-        name: [e.name for e in ENGINES.values() if not e.refusal(of(problem), "cpu")] for name, of in PASSES.items()
+        name: [e.name for e in INSTALLED.values() if not e.refusal(of(problem), "cpu")] for name, of in PASSES.items()
     }
     methods = {name: rng.choice(names) for name, names in able.items()}
     options = Options(**{name: str(method) for name, method in methods.items()})
@@ -196,20 +196,20 @@ def test_random_engines_per_pass(seed):
     dy = np.asarray(rng.normal(size=problem.y_shape), np.float32)
     y, vjp = jax.vjp(lambda x, w: contract(problem, x, w, options), x, w)
     dx, dw = vjp(dy)
-    check(problem, ENGINES[options.forward], y, x, w)
-    check(problem.input_pass, ENGINES[options.input], dx, dy, w)
-    check(problem.kernel_pass, ENGINES[options.kernel], dw, x, dy)
+    check(problem, INSTALLED[options.forward], y, x, w)
+    check(problem.input_pass, INSTALLED[options.input], dx, dy, w)
+    check(problem.kernel_pass, INSTALLED[options.kernel], dw, x, dy)
 
     # Second order: the derivative of dx in w and of dw in x, by the third engine each.
     hvp = jax.vjp(lambda dy, w: contract(problem.input_pass, dy, w, options.input_pass), dy, w)[1]
     ddy, ddw = hvp(x)
-    check(problem, ENGINES[options.forward], ddy, x, w)
-    check(problem.kernel_pass, ENGINES[options.kernel], ddw, x, dy)
+    check(problem, INSTALLED[options.forward], ddy, x, w)
+    check(problem.kernel_pass, INSTALLED[options.kernel], ddw, x, dy)
 
 
 @pytest.mark.covering
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("engine", ENGINES.values(), ids=lambda e: e.name)
+@pytest.mark.parametrize("engine", INSTALLED.values(), ids=lambda e: e.name)
 @pytest.mark.parametrize("name", ["layer", "input", "kernel", "depthwise kernel", "strided kernel"])
 @pytest.mark.usefixtures("nan")
 def test_elementwise_engines_keep_a_nan_local(name, engine, value):
@@ -252,7 +252,7 @@ def test_elementwise_bounds_hold_across_magnitudes():
     x[..., 40:] *= 1e12
     for name in ("direct", "shifts"):
         y = contract(problem, x, w, Options(forward=name))
-        check(problem, ENGINES[name], y, x, w)
+        check(problem, INSTALLED[name], y, x, w)
     small = np.asarray(contract(problem, x, w, Options(forward="fft")))[..., :30]
     right = np.asarray(contract(problem, x, w, Options(forward="shifts")))[..., :30]
     assert np.abs(small - right).max() > np.abs(right).max()
@@ -286,7 +286,7 @@ def test_half_types_sum_in_float32():
     """4096 ones: float16 would stop counting at 2048."""
     problem = Problem((Axis(4096, 4096, 1),), dtypes=Triple("float16", "float16", "float16"))
     x = np.ones((1, 1, 1, 4096), np.float16)
-    able = [name for name, engine in ENGINES.items() if not engine.refusal(problem, "cpu")]
+    able = [name for name, engine in INSTALLED.items() if not engine.refusal(problem, "cpu")]
     assert {"direct", "shifts", "gemm", "fft"} <= set(able)
     for name in able:
         assert float(contract(problem, x, x, Options(forward=name)).item()) == 4096

@@ -13,7 +13,7 @@ from flax import linen, nnx
 from jax.test_util import check_grads
 
 import jaxconv.layers
-from jaxconv.engines import ENGINES
+from jaxconv.engines import INSTALLED
 from jaxconv.layers import (
     Convolve,
     ConvolveTranspose,
@@ -474,7 +474,7 @@ def test_long_sums_within_the_engines_bounds(method, causal, rng):
     taps = np.asarray(layer.kernel[...])[::-1]
     axes = lax_axes("test", [T], [len(taps)], [1], [(K - 1, 0 if causal else K - 1)])
     problem = Problem(axes, n=2, g=3, layouts=Triple("n0gc", "0cgm", "n0gm"))
-    check(problem, ENGINES[method], y.reshape(problem.y_shape), x[..., None], taps.reshape(problem.w_shape))
+    check(problem, INSTALLED[method], y.reshape(problem.y_shape), x[..., None], taps.reshape(problem.w_shape))
 
 
 def test_implicit_kernels_are_their_formula(rng):
@@ -1040,7 +1040,7 @@ ERRORS = {
     "features": (lambda: make(CorrelateTranspose)(x1), ValueError, "float32[1, 5, 2]", "Pass a kernel of 2"),
     "pairs": (lambda: make(CorrelateTranspose, padding=((1, 1), (1, 1)))(x2), ValueError, "with 2 pairs", "each needs one"),
     "refusal": (lambda: make(Correlate, strides=2, method="winograd")(x2), ValueError, "winograd", "method"),
-    "long features": (lambda: LongConvolve(0, 4, rngs=nnx.Rngs(0)), ValueError, "LongConvolve` got features=0", "positive"),
+    "long features": (lambda: LongConvolve(0, 4, rngs=nnx.Rngs(0)), ValueError, "LongConvolve` got features=0", "at least 1"),
     "long length": (lambda: LongConvolve(2, 4.0, rngs=nnx.Rngs(0)), TypeError, "LongConvolve` got length=4.0", "integer"),
     "long method": (lambda: long(method="slow"), ValueError, "LongConvolve` got method='slow'", "'overlap'"),
     "long accuracy": (lambda: long(accuracy=1), ValueError, "LongConvolve` got accuracy=1", "'normwise'"),
@@ -1048,14 +1048,14 @@ ERRORS = {
     "long x, rank": (lambda: long()(jnp.ones(2)), ValueError, "got x of float32[2]", "(batch..., time, features)"),
     "long stream": (lambda: long(causal=False).stream(), ValueError, "`LongConvolve.stream` was called", "causal=True"),
     "long step": (lambda: long(causal=False).step(x1, x1), ValueError, "`LongConvolve.step` was called", "causal=True"),
-    "long batch": (lambda: long().stream(0), ValueError, "LongConvolve.stream` got batch=0", "positive"),
+    "long batch": (lambda: long().stream(0), ValueError, "LongConvolve.stream` got batch=0", "at least 1"),
     "long state": (lambda: long().step(x1, long().stream(2)), ValueError, "x of float32[1, 5, 2] and a state of float32[2, 3, 2]", "Begin with `stream(batch)`"),
     "long block": (lambda: long().step(x1[0], long().stream(2)), ValueError, "x of float32[5, 2]", "(batch, samples, 2)"),
     "long kernel": (lambda: long(kernel=lambda taps, first: jnp.ones((taps, 3)))(x1), ValueError, "returned float32[4, 3] for 4 taps", "Change its features"),
     "long array": (lambda: long(kernel=jnp.ones((4, 2))), TypeError, "LongConvolve` got a kernel of type ArrayImpl", "Pass `nnx.Param(kernel)`"),
     "long variable": (lambda: long(kernel=nnx.BatchStat(jnp.ones((4, 2)))), TypeError, "got a kernel of type BatchStat", "nnx.Param"),
     "long parameter": (lambda: long(kernel=nnx.Param(jnp.ones((4, 3)))), ValueError, "got a kernel of float32[4, 3]", "(taps, features) = (4, 2)"),
-    "implicit": (lambda: ImplicitKernel(2, -1, rngs=nnx.Rngs(0)), ValueError, "ImplicitKernel` got length=-1", "positive"),
+    "implicit": (lambda: ImplicitKernel(2, -1, rngs=nnx.Rngs(0)), ValueError, "ImplicitKernel` got length=-1", "at least 1"),
     "implicit hidden": (lambda: ImplicitKernel(2, 4, hidden="a", rngs=nnx.Rngs(0)), TypeError, "ImplicitKernel` got hidden='a'", "integer"),
     "norm": (lambda: operator_norm(plain, (4,)), TypeError, "got a layer of type Linear", "jnp.linalg.norm(kernel, 2)"),
     "norm, wrapped": (lambda: SpectralNorm(plain)(x1), TypeError, "got a layer of type Linear", "nnx.Conv"),

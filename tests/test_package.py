@@ -10,12 +10,13 @@ import pytest
 
 import jaxconv
 from jaxconv import attribution, lax, layers, matching, ndimage, signal
+from scripts.stays import calls, stays
 
 ROOT = Path(__file__).parent.parent
 STREET = [
     "problem", "arguments", "jaxprs", "boundary", "padding", "reference", "engines", "costs", "wisdom", "separable",
     "planner", "literal", "sharding", "primitive", "plan", "tune", "lax", "batched", "ndimage", "signal", "matching",
-    "layers", "attribution", "identities", "cli",
+    "layers", "attribution", "identities", "versions", "cli",
 ]  # fmt: skip
 FOLDERS = ("attribution", "engines", "identities", "layers", "lax", "matching", "ndimage", "signal")
 
@@ -43,6 +44,8 @@ def test_each_file_imports_only_from_those_above_it(path):
         return
     for node in ast.walk(ast.parse(path.read_text())):
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        if names == ["jaxconv"]:
+            names = [f"jaxconv.{alias.name}" for alias in node.names]
         names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         for name in names:
             assert not name.startswith("jax._src")
@@ -76,3 +79,11 @@ def test_docstrings_say_what_a_user_wants_to_know(f):
     text = " ".join(f.__doc__.split())
     for word in (">>> ", "eturns", "aises", "tatic under `jax.jit`", "Source:"):
         assert word in text, word
+
+
+@pytest.mark.parametrize(("call", "most"), [("convolve", 7), ("conv_general_dilated", 8)])
+def test_a_call_goes_through_few_files_before_it_reaches_the_primitive(call, most):
+    [found] = [f for name, f in calls().items() if f".{call}(" in name]
+    files = stays(found)
+    assert files[-1] == "primitive.py"
+    assert len(files) <= most, files

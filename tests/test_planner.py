@@ -1,5 +1,6 @@
 """The planner: what it chooses, what it honours, what it refuses, and how it says so."""
 
+import math
 from dataclasses import replace
 from itertools import product
 
@@ -10,7 +11,8 @@ import pytest
 
 import jaxconv
 from jaxconv import costs
-from jaxconv.engines import ENGINES
+from jaxconv.engines import ENGINES, INSTALLED
+from jaxconv.engines.base import LAUNCHED
 from jaxconv.padding import lax_axes, mode_axes
 from jaxconv.planner import Options, candidates, choose, options_of
 from jaxconv.primitive import contract
@@ -58,15 +60,38 @@ def test_on_a_gpu_each_family_has_its_engine():
     assert candidates(halves, Options(), "gpu")[0].seconds < fast.seconds
 
 
-@pytest.mark.parametrize("platform", ["gpu", "tpu"])
-def test_every_kind_of_work_on_an_accelerator_has_a_price(platform):
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+@pytest.mark.parametrize("name", INSTALLED)
+def test_kinds_of_work_are_the_declared_ones_and_have_a_price(name, platform):
+    """A misspelled kind would cost nothing. (On CPU a fit leaves away those that explain nothing.)"""
+    engine, kinds = ENGINES[name], ENGINES[name].kinds if platform == "cpu" else LAUNCHED
+    found = set()
+    for problem in (of(problem) for problem in PROBLEMS.values() for of in PASSES.values()):
+        if not problem.is_empty and not engine.refusal(problem, platform):
+            for precision in (None, (jax.lax.Precision.HIGHEST,) * 2):
+                found |= set(engine.work(problem, platform, precision))
+    assert found
+    assert found <= kinds
     for device in costs.devices(platform):
         for table in costs.tables(platform, device).values():
-            for problem in PROBLEMS.values():
-                for engine in ENGINES.values():
-                    for precision in (None, (jax.lax.Precision.HIGHEST,) * 2):
-                        if not problem.is_empty and not engine.refusal(problem, platform):
-                            assert set(engine.work(problem, platform, precision)) <= set(table[engine.name])
+            priced = {kind for kind in table[name] if not kind.startswith("times ")}
+            assert priced <= kinds
+            assert platform == "cpu" or found <= priced
+
+
+def test_an_engine_without_a_row_has_rates_of_its_own(monkeypatch):
+    engine = replace(ENGINES["direct"], name="new", rates={"products": 1e-3})
+    assert costs.seconds(engine, LAYER, "cpu") == pytest.approx(1e-3 * engine.work(LAYER, "cpu")["products"])
+    assert costs.seconds(replace(engine, rates={}), LAYER, "cpu") == math.inf  # never chosen unasked
+
+
+def test_native_is_listed_and_says_what_to_install():
+    text = str(jaxconv.plan(LAYER, platform="cpu")[0])
+    assert text.count(" native: ") == 3
+    with pytest.raises(
+        ValueError, match=r"'native'` was refused .*native: .*(install jaxconv\[native\]|does not call)"
+    ):
+        jaxconv.convolve(jnp.ones(3), jnp.ones(2), method="native")
 
 
 def test_a_tpu_has_no_transforms_in_double_precision():
@@ -100,7 +125,7 @@ def test_accuracy_elementwise():
         assert choose(problem, Options(accuracy="elementwise"), "cpu").elementwise(problem)
 
 
-@pytest.mark.parametrize("method", ENGINES)
+@pytest.mark.parametrize("method", INSTALLED)
 def test_a_forced_method_is_honoured(method):
     """The lowered program has the engine's operations and no other's."""
     x, w = operands(LAYER)
@@ -230,9 +255,9 @@ def test_accelerators_leave_dense_layers_to_lax(platform):
 
 
 def test_the_methods_that_an_error_names():
-    with pytest.raises(ValueError, match=r"'overlap', 'separable'. Pass one"):
+    with pytest.raises(ValueError, match=r"'native', 'separable'. Pass one"):
         jaxconv.convolve(jnp.ones(3), jnp.ones(2), method="none")
-    with pytest.raises(ValueError, match=r"'overlap'. Pass one"):
+    with pytest.raises(ValueError, match=r"'native'. Pass one"):
         jaxconv.convolve(jnp.ones(3), jnp.ones(2), method={"forward": "separable"})
     with pytest.raises(ValueError, match=r"'separable'` was refused .*a filter's kernel"):
         jaxconv.lax.conv(jnp.ones((1, 1, 3)), jnp.ones((1, 1, 2)), (1,), "SAME", method="separable")
@@ -266,3 +291,16 @@ def test_a_numpy_kernel_beside_a_traced_image_is_known():
     found = jaxconv.plan(jaxconv.convolve, image, kernel, "same", platform="cpu")
     assert len(found) == len(jaxconv.plan(lambda x: jaxconv.convolve(x, kernel, "same"), image, platform="cpu")) == 2
     assert len(jaxconv.plan(jaxconv.convolve, np.zeros((512, 512), "float32"), kernel, "same", platform="cpu")) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "new"),
+    [
+        (lambda: jaxconv.planner.Wishes, Options),
+        (lambda: jaxconv.planner.parse_wishes, options_of),
+        (lambda: jaxconv.plan(LAYER)[0].wishes, Options()),
+    ],
+)
+def test_old_names_work_with_a_warning_that_names_the_new_one(call, new):
+    with pytest.warns(DeprecationWarning, match="is named `.*; the old name goes"):
+        assert call() == new

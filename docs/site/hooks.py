@@ -7,7 +7,7 @@ from pathlib import Path
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parents[2]
-LINK = re.compile(r"(?<!!)\[([^][]*)\]\(([\w./-]+)(#[\w.-]*)?\)")
+LINK = re.compile(r"\[([^][]*)\]\(([\w./-]+)(#[\w.-]*)?\)")
 
 
 def on_files(files, config):

@@ -4,7 +4,6 @@ backpropagation -> deconvolutional networks -> saliency -> guided backpropagatio
 """
 
 from jaxconv.attribution.cams import grad_cam, grad_cam_plus_plus, guided_grad_cam, hires_cam, layer_cam
-from jaxconv.attribution.covers import occlusion
 from jaxconv.attribution.deconvolution import MaxPool, deconvnet_layers, max_pool, unpool
 from jaxconv.attribution.gain import attention, gain_loss, masked
 from jaxconv.attribution.gradients import (
@@ -17,6 +16,7 @@ from jaxconv.attribution.gradients import (
     smoothgrad,
 )
 from jaxconv.attribution.metrics import cascade, deletion, energy_in_mask, insertion, pointing_game, sensitivity
+from jaxconv.attribution.occlusion import occlusion
 from jaxconv.attribution.pictures import contact_sheet, overlay, signed
 from jaxconv.attribution.rules import with_relu_rule
 

@@ -9,25 +9,10 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxconv.attribution.chunking import Progress, summed
+from jaxconv.attribution.features import LAST, features_of, with_features
 from jaxconv.attribution.gradients import guided_backprop
-from jaxconv.attribution.networks import (
-    LAST,
-    Model,
-    Network,
-    chosen,
-    class_count,
-    compiled,
-    finite,
-    images,
-    network,
-    targets,
-    where_known,
-    with_features,
-)
-from jaxconv.attribution.networks import (
-    layer as features_of,
-)
-from jaxconv.attribution.rows import Progress, check_chunk, summed
+from jaxconv.attribution.networks import Model, Network, chosen, compiled, finite, prepared, where_known
 
 Normalise = Literal["none", "max", "minmax"]
 
@@ -118,22 +103,7 @@ def grad_cam_plus_plus(
     >>> grad_cam_plus_plus(model, jnp.ones((1, 2, 1)), 0, layer="features")             # a = 1/4, alpha = 1/4
     Array([[0.5, 0.5]], dtype=float32)
 
-    Parameters
-    ----------
-    model, x, target, layer, upsample, normalise, rectify, chunk, progress
-        As in `grad_cam`.
-
-    Returns
-    -------
-    Array
-        As `grad_cam`.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `grad_cam`.
-
-    Static under `jax.jit`: as `grad_cam`.
+    Arguments are those of `grad_cam`. Returns an Array, raises, and is static under `jax.jit` as `grad_cam`.
 
     Source: Chattopadhyay, Sarkar, Howlader and Balasubramanian, Grad-CAM++, 2018.
     """
@@ -164,22 +134,7 @@ def layer_cam(
     >>> layer_cam(model, jnp.ones((1, 2, 1)), 0, layer="features")
     Array([[2., 0.]], dtype=float32)
 
-    Parameters
-    ----------
-    model, x, target, layer, upsample, normalise, rectify, chunk, progress
-        As in `grad_cam`.
-
-    Returns
-    -------
-    Array
-        As `grad_cam`.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `grad_cam`.
-
-    Static under `jax.jit`: as `grad_cam`.
+    Arguments are those of `grad_cam`. Returns an Array, raises, and is static under `jax.jit` as `grad_cam`.
 
     Source: Jiang, Zhang, Hou, Cheng and Wei, LayerCAM, 2021.
     """
@@ -208,22 +163,7 @@ def hires_cam(
     >>> hires_cam(model, jnp.ones((1, 2, 1)), 0, layer="features", rectify=False)      # sums to the score, less 1
     Array([[ 2., -2.]], dtype=float32)
 
-    Parameters
-    ----------
-    model, x, target, layer, upsample, normalise, rectify, chunk, progress
-        As in `grad_cam`.
-
-    Returns
-    -------
-    Array
-        As `grad_cam`.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `grad_cam`.
-
-    Static under `jax.jit`: as `grad_cam`.
+    Arguments are those of `grad_cam`. Returns an Array, raises, and is static under `jax.jit` as `grad_cam`.
 
     Source: Draelos and Carin, Use HiResCAM instead of Grad-CAM for faithful explanations, 2020.
     """
@@ -298,9 +238,7 @@ def _own_gradient(a: Array, g: Array) -> Array:
 def _cam(call, weigh, model, x, target, layer, upsample, normalise, rectify, chunk, progress) -> Array:
     if normalise not in ("none", "max", "minmax"):
         raise ValueError(f"`{call}` got normalise={normalise!r}: it must be 'none', 'max' or 'minmax'. Pass 'max'.")
-    check_chunk(call, chunk)
-    x, net = images(call, x), network(call, model)
-    wanted = targets(call, target, len(x), class_count(call, net, x))
+    x, net, wanted, _ = prepared(call, model, x, target, chunk)
     name = (call, layer)
     found, score = compiled(_maps, net.call, net.state, x, wanted, name, weigh, rectify, chunk, progress)
     finite(call, score, found)

@@ -6,7 +6,7 @@ Zeiler and Fergus invert a convolutional network from the top down. Each of its 
     max(z, 0)      max(r, 0)
     convolution    its adjoint, with the filters transposed (flipped), and no bias
 
-It is what `deconvnet` computes by a backward rule: two roads to one map.
+It is what `deconvnet` computes by a backward rule: two routes to one map.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ import numpy as np
 from jax import Array, lax
 from jax.core import Tracer
 
-from jaxconv.arguments import as_array, as_real, integers, is_integer
+from jaxconv.arguments import as_array, as_real, integers, is_integer, per_axis
 from jaxconv.attribution.networks import chosen, images, targets
 from jaxconv.lax import conv_general_dilated
 
@@ -226,9 +226,8 @@ def _step(layer: Any, x: Array) -> tuple[Array, Callable[[Array], Array]]:
 def _transposed(layer: Any, kernel: Array, shape: tuple[int, ...], r: Array) -> Array:
     """The filters transposed: turned by 180 degrees, their channels exchanged, strides become zeros between."""
     d = len(shape) - 2
-    strides, dilation, spread = (
-        _each(value, d) for value in (layer.strides, layer.kernel_dilation, layer.input_dilation)
-    )
+    names = ("strides", "kernel_dilation", "input_dilation")
+    strides, dilation, spread = (per_axis("deconvnet_layers", n, getattr(layer, n) or 1, d) for n in names)
     K = [step * (size - 1) + 1 for size, step in zip(kernel.shape, dilation, strict=False)]
     pads = _pads(layer.padding, shape[1:-1], K, strides)
     if any(step != 1 for step in spread) or layer.mask is not None or pads is None:
@@ -251,10 +250,6 @@ def _transposed(layer: Any, kernel: Array, shape: tuple[int, ...], r: Array) -> 
     return conv_general_dilated(
         r, kernel, (1,) * d, ends, strides, dilation, (f"N{letters}C", f"{letters}IO", f"N{letters}C"), groups
     )
-
-
-def _each(value: Any, d: int) -> tuple[int, ...]:
-    return (value,) * d if isinstance(value, int) else tuple(value or (1,) * d)
 
 
 def _pads(padding: Any, sizes, K, strides) -> list[tuple[int, int]] | None:

@@ -15,11 +15,10 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxconv.arguments import as_floating, as_real
+from jaxconv.arguments import as_floating, as_real, is_integer
 from jaxconv.attribution.cams import resized
+from jaxconv.attribution.features import LAST, Features, features_of, with_features
 from jaxconv.attribution.networks import (
-    LAST,
-    Features,
     Model,
     Network,
     chosen,
@@ -28,13 +27,11 @@ from jaxconv.attribution.networks import (
     images,
     in_training,
     network,
+    prepared,
     several,
     targets,
     where_known,
-    with_features,
 )
-from jaxconv.attribution.networks import layer as features_of
-from jaxconv.attribution.rows import whole
 
 
 class Gain(NamedTuple):
@@ -79,8 +76,7 @@ def attention(model: Model, x: ArrayLike, target: Any, *, layer: str = LAST, sec
 
     Source: Li, Wu, Peng, Ernst and Fu, Tell me where to look: guided attention inference network, 2018, equations 1, 2.
     """
-    x, net = images("attention", x), network("attention", model)
-    wanted = targets("attention", target, len(x), class_count("attention", net, x))
+    x, net, wanted, _ = prepared("attention", model, x, target)
     features = features_of("attention", net, x, layer)
     scores, found = _attention(net, features, x, wanted, second_order)
     finite("attention", scores)
@@ -292,7 +288,7 @@ def _labels(labels: Array, n: int, classes: int, most: int | None) -> tuple[bool
             f"`gain_loss` got labels of dtype {labels.dtype} and shape {labels.shape}: they must be integers [n] or "
             f"zeros and ones [n, classes], {(n,)} or {(n, classes)}. Pass one of these."
         )
-    if most is not None and not (whole(most) and 1 <= most <= classes):
+    if most is not None and not (is_integer(most) and 1 <= most <= classes):
         raise ValueError(
             f"`gain_loss` got most_labels={most!r}: it must be an integer from 1 to {classes}, the classes. "
             f"Pass {classes}."

@@ -11,20 +11,18 @@ from jax import Array
 from jax.typing import ArrayLike
 from numpy.polynomial.legendre import leggauss
 
-from jaxconv.arguments import as_real, promoted
+from jaxconv.arguments import as_real, positive, promoted
+from jaxconv.attribution.chunking import Progress, stacked, summed
 from jaxconv.attribution.networks import (
     Model,
     background,
     chosen,
-    class_count,
     compiled,
     finite,
     images,
-    network,
-    targets,
+    prepared,
     where_known,
 )
-from jaxconv.attribution.rows import Progress, check_chunk, check_count, stacked, summed
 from jaxconv.attribution.rules import Rule, rule_of, ruled_by
 
 
@@ -235,7 +233,7 @@ def smoothgrad(
 
     Source: Smilkov, Thorat, Kim, Viegas and Wattenberg, SmoothGrad: removing noise by adding noise, 2017.
     """
-    check_count("smoothgrad", "samples", samples)
+    positive("smoothgrad", "samples", samples)
     kind = "plain" if rule is None else rule
     return _gradient("smoothgrad", model, x, target, kind, chunk, progress, samples, _Noise(), (key, sigma))
 
@@ -285,7 +283,7 @@ def integrated_gradients(
 
     Source: Sundararajan, Taly and Yan, Axiomatic attribution for deep networks, 2017.
     """
-    check_count("integrated_gradients", "steps", steps)
+    positive("integrated_gradients", "steps", steps)
     if nodes not in ("gauss-legendre", "midpoint"):
         raise ValueError(
             f"`integrated_gradients` got nodes={nodes!r}: it must be 'gauss-legendre' or 'midpoint'. Pass 'midpoint'."
@@ -337,8 +335,7 @@ def completeness(
             f"`completeness` got an attribution of shape {attribution.shape} for x of shape {x.shape}: it must be as "
             "x, each channel with its sign. Pass what `integrated_gradients` gives."
         )
-    net = network("completeness", model)
-    wanted = targets("completeness", target, len(x), class_count("completeness", net, x))
+    x, net, wanted, _ = prepared("completeness", model, x, target)
     scores = net.call(net.state, x)
     wanted = scores.argmax(1) if wanted is None else wanted
     without = net.call(net.state, background("completeness", baseline, x))
@@ -393,11 +390,9 @@ def _range(x: Array) -> Array:
 
 def _gradient(call, model, x, target, rule, chunk, progress, count=1, version=_Itself(), more=()) -> Array:
     """The weighted mean, over the versions of each image, of d y[target] / d x with a rule for the ReLUs."""
-    check_chunk(call, chunk)
-    x, net = images(call, x), network(call, model)
+    x, net, wanted, _ = prepared(call, model, x, target, chunk)
     if rule != "plain":
         rule_of(call, rule)
-    wanted = targets(call, target, len(x), class_count(call, net, x))
     arguments = net.state, x, wanted, (call, rule), chunk, progress, count, version, more
     gradient, score = compiled(_of_versions, net.call, *arguments)
     finite(call, score, gradient)

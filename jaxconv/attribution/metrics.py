@@ -11,20 +11,19 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxconv.arguments import as_array, as_real, promoted
+from jaxconv.arguments import as_array, as_real, positive, promoted
+from jaxconv.attribution.chunking import Progress, stacked
 from jaxconv.attribution.networks import (
     Model,
     background,
     chosen,
-    class_count,
     compiled,
     finite,
     images,
     network,
+    prepared,
     several,
-    targets,
 )
-from jaxconv.attribution.rows import Progress, check_chunk, check_count, stacked, whole
 
 
 class Curve(NamedTuple):
@@ -122,13 +121,10 @@ def insertion(
 
 
 def _curve(call, insert, model, x, maps, target, steps, baseline, chunk, progress) -> Curve:
-    check_chunk(call, chunk)
-    check_count(call, "steps", steps)
-    x, net = images(call, x), network(call, model)
+    positive(call, "steps", steps)
+    x, net, wanted, classes = prepared(call, model, x, target, chunk)
     maps = _flat(call, x, maps)
-    classes = class_count(call, net, x)
     several(call, classes)
-    wanted = targets(call, target, len(x), classes)
     empty = background(call, baseline, x)
     first, last = (empty, x) if insert else (x, empty)
     share, values = compiled(_changed, net.call, net.state, x, first, last, maps, wanted, steps, chunk, progress)
@@ -214,11 +210,7 @@ def pointing_game(maps: ArrayLike, masks: ArrayLike, *, tolerance: int = 0) -> A
     Source: Zhang, Lin, Brandt, Shen and Sclaroff, Top-down neural attention by excitation backprop, 2016.
     """
     maps, masks = _pair("pointing_game", maps, masks)
-    if not whole(tolerance) or tolerance < 0:
-        raise ValueError(
-            f"`pointing_game` got tolerance={tolerance!r}: it must be an integer of 0 or more, in pixels. "
-            "Pass tolerance=0."
-        )
+    positive("pointing_game", "tolerance", tolerance, least=0)
     wide = masks > jnp.zeros_like(masks)
     if tolerance:
         size = (1, *[2 * tolerance + 1] * (masks.ndim - 1))
@@ -312,7 +304,7 @@ def sensitivity(
 
     Source: Yeh, Hsieh, Suggala, Inouye and Ravikumar, On the (in)fidelity and sensitivity of explanations, 2019.
     """
-    check_count("sensitivity", "samples", samples)
+    positive("sensitivity", "samples", samples)
     x = images("sensitivity", x)
     usual = explain(x)
     if not usual.ndim or len(usual) != len(x):
@@ -385,7 +377,7 @@ def cascade(
     """
     from flax import nnx
 
-    from jaxconv.attribution.networks import named
+    from jaxconv.attribution.features import named
     from jaxconv.jaxprs import equations
 
     if not isinstance(model, nnx.Module):

@@ -4,8 +4,11 @@ from jaxconv.engines.base import Engine
 from jaxconv.engines.direct import DIRECT
 from jaxconv.engines.fft import FFT
 from jaxconv.engines.gemm import GEMM
+from jaxconv.engines.native import NATIVE
 from jaxconv.engines.overlap import OVERLAP
 from jaxconv.engines.shifts import SHIFTS
 from jaxconv.engines.winograd import WINOGRAD
 
-ENGINES: dict[str, Engine] = {engine.name: engine for engine in (DIRECT, SHIFTS, GEMM, WINOGRAD, FFT, OVERLAP)}
+ALL = (DIRECT, SHIFTS, GEMM, WINOGRAD, FFT, OVERLAP, NATIVE)
+ENGINES: dict[str, Engine] = {engine.name: engine for engine in ALL}
+INSTALLED = {name: engine for name, engine in ENGINES.items() if engine.installed}

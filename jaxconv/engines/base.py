@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +29,7 @@ class Engine:
     refusal: (problem, platform) -> None, or one sentence that says why not. The platform
         is "cpu", "gpu", "tpu", or None for the reasons that hold on every platform.
     work: (problem, platform, precision) -> how much there is to do, by kind of work: products, elements
-        moved, ... The planner knows what a unit of each costs on a device, and adds up. On CPU each
-        engine has kinds of its own; on accelerators all have those of `launches`.
+        moved, ... The planner knows what a unit of each costs on a device, and adds up.
     memory: (problem, platform) -> about how many bytes it holds beside x, w and y.
     run: (problem, x, w, precision, platform) -> y.
     error: problem -> (a, b), which bound the rounding error: with u the unit roundoff of
@@ -39,6 +38,10 @@ class Engine:
         sum over the terms of that element, the norms over the n, g and the g, m it reads.
         On accelerators it is the bound at precision 'highest', which accuracy='elementwise' asks
         for; below that, and where cuDNN picks an algorithm of its own, it has not been derived.
+    kinds: the words that `work` has on CPU; on accelerators all engines have those of `launches`.
+    rates: seconds for a unit of each, where costs.json has no row for the engine. Without either it is only taken if
+        it is asked for.
+    installed: whether what it runs on is there. One that is not refuses, and says what to install.
     """
 
     name: str
@@ -48,6 +51,28 @@ class Engine:
     memory: Callable[..., float] = field(repr=False)
     run: Callable[..., Array] = field(repr=False)
     error: Callable[[Problem], tuple[float, float]] = field(repr=False)
+    kinds: frozenset[str] = field(repr=False)
+    rates: Mapping[str, float] = field(default_factory=dict, repr=False)
+    installed: bool = True
+
+
+class Form(NamedTuple):
+    """One of the ways in which an engine computes: the first of its forms that applies is taken.
+
+    applies: (problem, platform) -> bool.
+    work, memory: as the engine's.
+    run: (problem, x, w, precision, platform) -> y, of an oriented Problem with L = 1.
+    """
+
+    applies: Callable[[Problem, str], bool]
+    work: Callable[[Problem, str, Any], dict[str, float]]
+    memory: Callable[[Problem, str], float]
+    run: Callable[..., Array]
+
+
+def first(forms: Sequence[Form], problem: Problem, platform: str) -> Form:
+    """The first form that applies."""
+    return next(form for form in forms if form.applies(problem, platform))
 
 
 class Limits(NamedTuple):
@@ -102,6 +127,12 @@ def array_bytes(problem: Problem) -> float:
     """Bytes of x, w and y."""
     shapes = (problem.x_shape, problem.w_shape, problem.y_shape)
     return float(sum(prod(s) * jnp.dtype(t).itemsize for s, t in zip(shapes, problem.dtypes, strict=True)))
+
+
+UNITS = ("float64", "float32", "tf32", "half", "integer", "shifted", "summed")  # and those of depthwise kernels
+DEPTHWISE = tuple(f"depthwise {images}{gradient}" for images in ("image", "other") for gradient in ("", " gradient"))
+LAUNCHED = frozenset(("kernels", "bytes", "trips", "steps", *(f"{unit} products" for unit in (*UNITS, *DEPTHWISE))))
+WOVEN = frozenset(("woven", "woven rows", "phases"))
 
 
 def launches(kernels: float, moved: float, products: float = 0.0, unit: str = "float32", **more: float):

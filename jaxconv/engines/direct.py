@@ -19,6 +19,7 @@ grouped layers by phases.
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from math import prod
 
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ from jaxconv.engines.base import (
     tiled,
     zeros,
 )
-from jaxconv.engines.phases import by_phases, by_units, phase_count
+from jaxconv.engines.polyphase import by_phases, by_units, phase_count
 from jaxconv.problem import Problem
 
 
@@ -54,8 +55,8 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
 
 def work(problem: Problem, platform="cpu", precision=None) -> dict[str, float]:
     if platform != "cpu":  # one call of a library, and the order of its kernel
-        calls = phase_count(problem) if problem.g > 1 or _is_gradient(problem) else 1
-        gradient = _is_gradient(problem)
+        calls = phase_count(problem) if problem.g > 1 or not problem.is_layer else 1
+        gradient = not problem.is_layer
         unit = all({abs(axis.L), abs(axis.S), abs(axis.D)} == {1} for axis in problem.axes)
         if problem.g > 1 and (problem.n if gradient else problem.c) * problem.m == 1:  # depthwise: of its own kernels
             images = len(problem.axes) == 2
@@ -66,8 +67,7 @@ def work(problem: Problem, platform="cpu", precision=None) -> dict[str, float]:
         pairs = all_products(problem) / (rows * problem.m) * tiled(rows) * tiled(problem.m)
         return launches(2.0 * calls, array_bytes(problem), pairs, multiplier(problem, precision))
     axes = problem.axes
-    taps, outputs = problem.taps, problem.outputs
-    form = "layer" if taps <= outputs else "kernel"
+    form = "layer" if problem.is_layer else "kernel"
     if len(axes) > 2:
         form += ", volumes"
     elif problem.g > 1:
@@ -93,7 +93,7 @@ def run(problem: Problem, x: Array, w: Array, precision=None, platform="cpu") ->
     if platform == "cpu":
         problem, w, finish = oriented(problem, w, +1)
         return finish(_convolved(problem, x, w, (), precision, platform)).astype(problem.dtypes.y)
-    if _is_gradient(problem) and any(abs(axis.L) > 1 and abs(axis.D) == 1 for axis in problem.axes):
+    if not problem.is_layer and any(abs(axis.L) > 1 and abs(axis.D) == 1 for axis in problem.axes):
         problem, x, w = problem.exchanged, w, x
     turned = [axis.oriented(+1) for axis in problem.axes]
     outputs = [problem.layouts.y.index(c) for c, (*_, flip) in zip(problem.spatial, turned, strict=True) if flip]
@@ -103,13 +103,8 @@ def run(problem: Problem, x: Array, w: Array, precision=None, platform="cpu") ->
     return lax.rev(y, outputs).astype(problem.dtypes.y)
 
 
-def _is_gradient(problem: Problem) -> bool:
-    """Whether the kernel is the longer: a layer's gradient in its kernel."""
-    return problem.taps > problem.outputs
-
-
 def _in_known_forms(problem: Problem, x: Array, w: Array, flips: Sequence[str], precision, platform) -> Array:
-    axes, gradient = problem.axes, _is_gradient(problem)
+    axes, gradient = problem.axes, not problem.is_layer
     one = partial(_convolved, flips=(), precision=precision, platform=platform)
     dilated = any(axis.L > 1 and (gradient or problem.g > 1 or max(axis.S, axis.D) > 1) for axis in axes)
     strided = gradient and any(axis.S > 1 for axis in axes)
@@ -123,7 +118,7 @@ def _convolved(problem: Problem, x: Array, w: Array, flips: Sequence[str], preci
     problem, x = _met(problem, x)
     if problem.is_empty:
         return zeros(problem.y_shape, x).astype(problem.dtypes.y)
-    by_batch = platform != "cpu" and problem.g > 1 and _is_gradient(problem)
+    by_batch = platform != "cpu" and problem.g > 1 and not problem.is_layer
     x, lx = _merge(problem, x, problem.layouts.x, "g", "n" if by_batch else "c")
     w, lw = _merge(problem, w, problem.layouts.w, "g", "m")
     ly = _merged_layout(problem, problem.layouts.y, "g", "m")
@@ -219,4 +214,9 @@ def error(problem: Problem) -> tuple[float, float]:
     return summation_error(problem, problem.terms), 0.0
 
 
-DIRECT = Engine("direct", elementwise=always, refusal=refusal, work=work, memory=memory, run=run, error=error)
+KINDS = frozenset(("call", "elements", "products", "transposed")) | {
+    f"{form}{of}{part}"
+    for form, of in product(("layer", "kernel"), ("", ", volumes", " by groups", ", dilated"))
+    for part in ("", ", over c", ", over m", ", one pair")
+}
+DIRECT = Engine("direct", always, refusal, work, memory, run, error, KINDS)

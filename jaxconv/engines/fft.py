@@ -1,6 +1,6 @@
 """fft: the convolution theorem.
 
-Phases bring the relation to L = S = 1 (phases.py), and a flip of the kernel to D = -1: then it is a
+Phases bring the relation to L = S = 1 (polyphase.py), and a flip of the kernel to D = -1: then it is a
 sum of positions, i + k = s, with s = o - p: a full linear convolution, of which some values are
 wanted. The discrete Fourier transform turns the circular convolution of length N into products,
 
@@ -11,8 +11,8 @@ s + N and s - N hold nothing, which fixes the shortest N (see `_span`). Axes alo
 x or w has a single entry are multiplied, not transformed.
 """
 
-from collections.abc import Sequence
-from functools import cache, partial
+from collections.abc import Mapping, Sequence
+from functools import cache
 from math import log2, prod, sqrt
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.engines.base import (
+    WOVEN,
     Engine,
     accumulator,
     array_bytes,
@@ -31,7 +32,7 @@ from jaxconv.engines.base import (
     oriented,
     summation_error,
 )
-from jaxconv.engines.phases import by_units, units, work_of_units
+from jaxconv.engines.polyphase import by_units, runner, units, work_of_units
 from jaxconv.problem import Axis, Problem
 
 RADICES = (2, 3, 5, 7)
@@ -159,14 +160,7 @@ def fast_length(n: int) -> int:
     return best
 
 
-def run(problem: Problem, x: Array, w: Array, precision=None, platform="cpu") -> Array:
-    dtype = accumulator(problem)
-    problem, w, finish = oriented(problem, w.astype(dtype), +1)
-    y = by_units(problem, x.astype(dtype), w, partial(_run, precision=precision))
-    return finish(y).astype(problem.dtypes.y)
-
-
-def _run(problem: Problem, x: Array, w: Array, precision) -> Array:
+def _run(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
     problem, w, _ = oriented(problem, w, -1)
     spans = _spans(problem)
     if spans is None:
@@ -180,12 +174,11 @@ def _run(problem: Problem, x: Array, w: Array, precision) -> Array:
     w, lw = _spatial_last(problem, w, lw)
     lz = "".join(letter for letter in ly if letter not in problem.spatial) + problem.spatial
     lengths = {d - len(spans): span.length for d, span in enumerate(spans) if span.length > 1}
-    forward, inverse = _transforms(problem.is_complex, lengths)
-    x, w = forward(x), forward(w)
+    x, w = (forward(array, lengths, problem.is_complex) for array in (x, w))
     if problem.c > 1:  # where c is summed the extents must agree; elsewhere lengths 1 broadcast
         extents = jnp.broadcast_shapes(x.shape[3:], w.shape[3:])
         x, w = (jnp.broadcast_to(a, a.shape[:3] + extents) for a in (x, w))
-    z = inverse(multiply(x, lx, w, lw, lz, precision))
+    z = inverse(multiply(x, lx, w, lw, lz, precision), lengths, problem.is_complex)
     for d, (axis, span) in enumerate(zip(problem.axes, spans, strict=True)):
         z = _wanted(z, 3 + d, axis, span)
     return lax.transpose(z, [lz.index(letter) for letter in ly])
@@ -203,13 +196,18 @@ def _spatial_last(problem: Problem, array: Array, layout: str) -> tuple[Array, s
     return lax.transpose(array, [layout.index(letter) for letter in target]), target
 
 
-def _transforms(is_complex: bool, lengths: dict[int, int]):
-    """(forward, inverse) over the axes and lengths; the identity where there are none."""
+def forward(array: Array, lengths: Mapping[int, int], is_complex: bool) -> Array:
+    """The transform along some axes, of these lengths; where there are none, the array."""
     if not lengths:
-        return (lambda a: a), (lambda a: a)
-    axes, sizes = list(lengths), list(lengths.values())
-    forward, inverse = (jnp.fft.fftn, jnp.fft.ifftn) if is_complex else (jnp.fft.rfftn, jnp.fft.irfftn)
-    return (lambda a: forward(a, sizes, axes)), (lambda a: inverse(a, sizes, axes))
+        return array
+    return (jnp.fft.fftn if is_complex else jnp.fft.rfftn)(array, list(lengths.values()), list(lengths))
+
+
+def inverse(array: Array, lengths: Mapping[int, int], is_complex: bool) -> Array:
+    """What `forward` undoes."""
+    if not lengths:
+        return array
+    return (jnp.fft.ifftn if is_complex else jnp.fft.irfftn)(array, list(lengths.values()), list(lengths))
 
 
 def _wanted(z: Array, d: int, axis: Axis, span: Span) -> Array:
@@ -262,4 +260,7 @@ def _factors(n: int) -> list[int]:
     return factors
 
 
-FFT = Engine("fft", elementwise=never, refusal=refusal, work=work, memory=memory, run=run, error=error)
+TRANSFORMED = WOVEN | {
+    "call", "elements", "points", "transforms", "steps", "long steps", "moved", "pairs", "products", "transposed",
+}  # fmt: skip
+FFT = Engine("fft", never, refusal, work, memory, runner(_run, by_units), error, TRANSFORMED)

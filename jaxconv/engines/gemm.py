@@ -23,7 +23,9 @@ from jax import Array, lax
 
 from jaxconv.engines.base import (
     LIMITS,
+    WOVEN,
     Engine,
+    Form,
     accumulator,
     all_products,
     array_bytes,
@@ -33,7 +35,6 @@ from jaxconv.engines.base import (
     multiplier,
     multiply,
     operand,
-    oriented,
     padded,
     padded_elements,
     pairwise,
@@ -42,7 +43,7 @@ from jaxconv.engines.base import (
     window,
 )
 from jaxconv.engines.blocks import over_outputs, over_sums
-from jaxconv.engines.phases import by_phases, phase_count, woven
+from jaxconv.engines.polyphase import formed, phase_count, woven
 from jaxconv.problem import Problem
 
 COPIES = 64  # of x or w that are written out
@@ -59,14 +60,14 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
 # A shifted copy of w has zeros beside it, which are multiplied with all of x.
 def elementwise(problem: Problem) -> bool:
     one = min(problem.taps, problem.outputs) <= 1
-    return one or problem.taps <= problem.outputs or not _moved(_turned(problem))
+    return one or problem.is_layer or not _moved(_turned(problem))
 
 
 def _copies(problem: Problem) -> int:
     """The windows of x, and of w, that stand side by side."""
     if min(problem.taps, problem.outputs) <= 1:
         return 1
-    if problem.taps <= problem.outputs:
+    if problem.is_layer:
         return prod(problem.axes[d].K for d in _layer_split(problem)[0])
     moved = _moved(_turned(problem))
     both = [prod(a.O for d, a in enumerate(problem.axes) if (d in moved) == side) for side in (False, True)]
@@ -77,43 +78,54 @@ def _turned(problem: Problem) -> Problem:
     return replace(problem, axes=tuple(axis.oriented(+1)[0] for axis in problem.axes))
 
 
-def work(problem: Problem, platform="cpu", precision=None) -> dict[str, float]:
+def _counted(
+    problem: Problem, platform: str, precision, form: str, rows: float, columns: float, between: float = 0.0,
+    **more: float,
+) -> dict[str, float]:  # fmt: skip
+    """The work of a form with so many numbers between: patches, products that are summed later, windows."""
+    products = all_products(problem)
     if platform != "cpu":
-        return _launched(problem, platform, precision)
-    axes, products = problem.axes, all_products(problem)
-    taps, outputs = problem.taps, problem.outputs
-    found = {"call": 1.0, "products": products, "elements": elements(problem)}
-    if min(taps, outputs) == 1:
-        form, rows, columns = "product", problem.n if outputs == 1 else problem.c, problem.m
-        found["matrices"] = problem.g + 0.0
-        if any(abs(axis.S * axis.D) > 1 or axis.p for axis in axes):
-            found["window"] = problem.n * problem.g * problem.c * max(taps, outputs) + 0.0
-    elif taps <= outputs:
-        patched, summed = _layer_split(problem)
-        form, rows = "layer", problem.c * prod(axes[d].K for d in patched)
-        columns = problem.m * prod(axes[d].K for d in summed)
-        between = problem.g * _layer_elements(problem)
-        found |= {
-            f"patches{_by_groups(problem)}": between,
-            "pieces": between / problem.c,
-            "blocks": problem.g * (1 + itemsize(problem) * between / LIMITS["cpu"].layer),
-        }
-    else:
-        turned = _turned(problem)
-        moved = _moved(turned)
-        columns = problem.m * prod(axes[d].O for d in moved)
-        form, rows = "kernel", problem.n * outputs * problem.m // columns
-        between = problem.g * _kernel_elements(turned, moved)
-        found |= {
-            "windows by groups" if problem.g > 1 else "windows": between,
-            "blocks": problem.g * (1 + itemsize(problem) * between / LIMITS["cpu"].kernel),
-        }
-    return (
-        found
-        | woven(problem)
-        | {form: products, f"{form}, over rows": products / rows, f"{form}, over columns": products / columns}
-        | {f"{form}, over both": products / (rows * columns)}
-    )
+        phases, moved = phase_count(problem), operand(problem, platform).itemsize * between
+        blocks = max(1.0, moved / _limit(problem, platform))
+        pairs = products / (problem.c * problem.m) * tiled(problem.c) * tiled(problem.m)
+        found = launches(4.0 * phases * blocks, array_bytes(problem) + 2 * moved, pairs, multiplier(problem, precision))
+        return found | {"trips": blocks - 1}
+    found = {"call": 1.0, "products": products, "elements": elements(problem), form: products}
+    found |= {f"{form}, over rows": products / rows, f"{form}, over columns": products / columns}
+    return found | {f"{form}, over both": products / (rows * columns)} | woven(problem) | more
+
+
+def _limit(problem: Problem, platform: str) -> int:
+    """Bytes of a block."""
+    return LIMITS[platform].layer if problem.is_layer else LIMITS[platform].kernel
+
+
+def _product_work(problem: Problem, platform: str, precision) -> dict[str, float]:
+    rows, more = problem.n if problem.outputs == 1 else problem.c, {"matrices": problem.g + 0.0}
+    if any(abs(axis.S * axis.D) > 1 or axis.p for axis in problem.axes):
+        more["window"] = problem.n * problem.g * problem.c * max(problem.taps, problem.outputs) + 0.0
+    return _counted(problem, platform, precision, "product", rows, problem.m, **more)
+
+
+def _layer_work(problem: Problem, platform: str, precision) -> dict[str, float]:
+    patched, summed = _layer_split(problem)
+    rows = problem.c * prod(problem.axes[d].K for d in patched)
+    columns = problem.m * prod(problem.axes[d].K for d in summed)
+    between = problem.g * _layer_elements(problem)
+    blocks = problem.g * (1 + itemsize(problem) * between / LIMITS["cpu"].layer)
+    more = {f"patches{_by_groups(problem)}": between, "pieces": between / problem.c, "blocks": blocks}
+    return _counted(problem, platform, precision, "layer", rows, columns, between, **more)
+
+
+def _kernel_work(problem: Problem, platform: str, precision) -> dict[str, float]:
+    turned = _turned(problem)
+    moved = _moved(turned)
+    columns = problem.m * prod(problem.axes[d].O for d in moved)
+    rows = problem.n * problem.outputs * problem.m // columns
+    between = problem.g * _kernel_elements(turned, moved)
+    blocks = problem.g * (1 + itemsize(problem) * between / LIMITS["cpu"].kernel)
+    more = {"windows by groups" if problem.g > 1 else "windows": between, "blocks": blocks}
+    return _counted(problem, platform, precision, "kernel", rows, columns, between, **more)
 
 
 def _by_groups(problem: Problem) -> str:
@@ -121,53 +133,33 @@ def _by_groups(problem: Problem) -> str:
     return "" if problem.g == 1 else " by groups" if problem.layouts.x[0] == "g" else " by inner groups"
 
 
-def _between(problem: Problem) -> float:
-    """Numbers of patches and of products that are summed later, and of windows, of all groups."""
-    if min(problem.taps, problem.outputs) <= 1:
-        return 0.0
-    if problem.taps <= problem.outputs:
-        return float(problem.g * _layer_elements(problem))
-    turned = _turned(problem)
-    return float(problem.g * _kernel_elements(turned, _moved(turned)))
-
-
-def _launched(problem: Problem, platform: str, precision) -> dict[str, float]:
-    phases, between = phase_count(problem), operand(problem, platform).itemsize * _between(problem)
-    limit = LIMITS[platform].layer if problem.taps <= problem.outputs else LIMITS[platform].kernel
-    blocks = max(1.0, between / limit)
-    pairs = all_products(problem) / (problem.c * problem.m) * tiled(problem.c) * tiled(problem.m)
-    moved = array_bytes(problem) + 2 * between
-    found = launches(4.0 * phases * blocks, moved, pairs, multiplier(problem, precision))
-    return found | {"trips": blocks - 1}
-
-
-def memory(problem: Problem, platform="cpu") -> float:
+def _held(problem: Problem, platform: str, between: float) -> float:
+    """Bytes of a block's numbers between, and of the padded input where it is not cut."""
     size = itemsize(problem)
-    if min(problem.taps, problem.outputs) <= 1:
-        return 0.0
-    limit = LIMITS[platform].layer if problem.taps <= problem.outputs else LIMITS[platform].kernel
-    between = min(float(limit), size * _between(problem))
-    return 2 * between + (size * padded_elements(problem) if problem.n == 1 or problem.c == 1 else 0)
+    whole = size * padded_elements(problem) if problem.n == 1 or problem.c == 1 else 0
+    return 2 * min(float(_limit(problem, platform)), size * between) + whole
 
 
-def run(problem: Problem, x: Array, w: Array, precision=None, platform="cpu") -> Array:
-    dtype = operand(problem, platform)
-    problem, w, finish = oriented(problem, w.astype(dtype), +1)
-    y = by_phases(problem, x.astype(dtype), w, partial(_run, precision=precision, platform=platform))
-    return finish(y).astype(problem.dtypes.y)
+def _layer_memory(problem: Problem, platform: str) -> float:
+    return _held(problem, platform, problem.g * _layer_elements(problem))
 
 
-def _run(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
-    if min(problem.taps, problem.outputs) == 1:  # one product, no patches
-        return _product(problem, x, w, precision)
-    if problem.taps <= problem.outputs:
-        size = LIMITS[platform].layer / (itemsize(problem) * problem.g * _layer_elements(problem))
-        return over_outputs(problem, x, w, size, partial(_layer, precision=precision))
+def _kernel_memory(problem: Problem, platform: str) -> float:
+    turned = _turned(problem)
+    return _held(problem, platform, problem.g * _kernel_elements(turned, _moved(turned)))
+
+
+def _layers(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
+    size = LIMITS[platform].layer / (itemsize(problem) * problem.g * _layer_elements(problem))
+    return over_outputs(problem, x, w, size, partial(_layer, precision=precision))
+
+
+def _kernels(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
     size = LIMITS[platform].kernel / (itemsize(problem) * problem.g * _kernel_elements(problem, _moved(problem)))
     return over_sums(problem, x, w, size, partial(_kernel, precision=precision))
 
 
-def _product(problem: Problem, x: Array, w: Array, precision) -> Array:
+def _product(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
     """Where there is one tap, or one output: the product of w and one window."""
     lx, lw, ly = problem.layouts
     taps = problem.taps == 1
@@ -291,4 +283,23 @@ def error(problem: Problem) -> tuple[float, float]:
     return summation_error(problem, problem.terms), 0.0
 
 
-GEMM = Engine("gemm", elementwise=elementwise, refusal=refusal, work=work, memory=memory, run=run, error=error)
+FORMS = (
+    Form(lambda problem, _: min(problem.taps, problem.outputs) <= 1, _product_work, lambda *_: 0.0, _product),
+    Form(lambda problem, _: problem.is_layer, _layer_work, _layer_memory, _layers),
+    Form(lambda *_: True, _kernel_work, _kernel_memory, _kernels),
+)
+KINDS = WOVEN | {
+    "call", "products", "elements", "matrices", "window", "patches", "patches by groups", "patches by inner groups",
+    "pieces", "blocks", "windows", "windows by groups",
+} | {
+    f"{form}{part}"
+    for form in ("product", "layer", "kernel")
+    for part in ("", ", over rows", ", over columns", ", over both")
+}  # fmt: skip
+
+
+def _factors(problem: Problem, platform: str):
+    return operand(problem, platform), operand(problem, platform)
+
+
+GEMM = Engine("gemm", elementwise, refusal, error=error, kinds=KINDS, **formed(FORMS, factors=_factors))

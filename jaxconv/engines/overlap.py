@@ -1,6 +1,6 @@
 """overlap: overlap-save, the convolution theorem block by block.
 
-With L = S = D = 1 (to which phases.py brings the relation), a block of V outputs reads v[o + k] in a
+With L = S = D = 1 (to which polyphase.py brings the relation), a block of V outputs reads v[o + k] in a
 window of N = V + K - 1 positions of v. A transform of N points gives V right values (the circular sum
 is the linear one where the whole kernel lies within the window):
 
@@ -26,16 +26,24 @@ from jax import Array, lax
 from jaxconv.engines.base import (
     LIMITS,
     Engine,
-    accumulator,
+    Form,
     itemsize,
     multiply,
     never,
-    oriented,
     padded_elements,
 )
 from jaxconv.engines.blocks import over_outputs, over_sums
-from jaxconv.engines.fft import fast_length, refuse_types, transform_error, transform_work, transforms_launched
-from jaxconv.engines.phases import by_units, units, work_of_units
+from jaxconv.engines.fft import (
+    TRANSFORMED,
+    fast_length,
+    forward,
+    inverse,
+    refuse_types,
+    transform_error,
+    transform_work,
+    transforms_launched,
+)
+from jaxconv.engines.polyphase import by_units, formed, units, work_of_units
 from jaxconv.problem import Problem
 
 SHORTEST = 32
@@ -46,18 +54,18 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
         return no
     if len(problem.axes) > 3:
         return f"overlap: it transforms at most 3 axes, and there are {len(problem.axes)}; use method='fft'."
-    if all((axis.K if _is_layer(problem) else axis.O) == 1 for axis in problem.axes):
+    if all((axis.K if problem.is_layer else axis.O) == 1 for axis in problem.axes):
         return "overlap: a kernel or an output of one entry leaves nothing to transform; use method='gemm' or 'shifts'."
     return None
 
 
-def work(problem: Problem, platform="cpu", precision=None) -> dict[str, float]:
+def work(problem: Problem, platform: str, precision) -> dict[str, float]:
     return transforms_launched(problem, work_of_units(problem, _work), platform)
 
 
 def _work(problem: Problem) -> dict[str, float]:
     x_points = w_points = y_points = 1.0
-    layer = _is_layer(problem)
+    layer = problem.is_layer
     sizes, spans, positions = _cut(problem)
     for n, span, count in zip(sizes, spans, positions, strict=True):
         blocks = -(-count // (n - span + 1)) * n
@@ -71,22 +79,18 @@ def _work(problem: Problem) -> dict[str, float]:
     return found
 
 
-def memory(problem: Problem, platform="cpu") -> float:
+def memory(problem: Problem, platform: str) -> float:
     size = itemsize(problem)
-    points = work(problem).get("points", 0.0)
+    points = work_of_units(problem, _work).get("points", 0.0)
     return min(2 * size * points, 4.0 * LIMITS[platform].windows) + size * padded_elements(problem)
 
 
 def _cut(problem: Problem) -> tuple[list[int], list[int], list[int]]:
     """The transforms' lengths, the spans and the positions of each axis."""
     spans, positions = [axis.K for axis in problem.axes], [axis.O for axis in problem.axes]
-    if not _is_layer(problem):
+    if not problem.is_layer:
         spans, positions = positions, spans
     return lengths(spans, positions), spans, positions
-
-
-def _is_layer(problem: Problem) -> bool:
-    return problem.taps <= problem.outputs
 
 
 def lengths(spans: Sequence[int], positions: Sequence[int]) -> list[int]:
@@ -108,17 +112,6 @@ def lengths(spans: Sequence[int], positions: Sequence[int]) -> list[int]:
     return found
 
 
-def run(problem: Problem, x: Array, w: Array, precision=None, platform="cpu") -> Array:
-    dtype = accumulator(problem)
-    problem, w, finish = oriented(problem, w.astype(dtype), +1)
-    y = by_units(problem, x.astype(dtype), w, partial(_run, precision=precision, platform=platform))
-    return finish(y).astype(problem.dtypes.y)
-
-
-def _run(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
-    return (_layer if _is_layer(problem) else _kernel)(problem, x, w, precision, platform)
-
-
 def _layer(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
     sizes, spans, _ = _cut(problem)
     w = lax.transpose(w, [problem.layouts.w.index(letter) for letter in "gmc" + problem.spatial])
@@ -137,10 +130,10 @@ def _layer_group(problem: Problem, x: Array, u: Array, sizes: list[int], precisi
     windows = _windows(problem, x, sizes, hops, counts)  # n g c, blocks, positions
     blocks = "ABC"[: len(spatial)]
     z = multiply(
-        _forward(windows, sizes, problem.is_complex), "ngc" + blocks + spatial, u, "gmc" + spatial,
+        forward(windows, _along(sizes), problem.is_complex), "ngc" + blocks + spatial, u, "gmc" + spatial,
         "ngm" + blocks + spatial, precision,
     )  # fmt: skip
-    z = _inverse(z, sizes, problem.is_complex)
+    z = inverse(z, _along(sizes), problem.is_complex)
     for d, hop in enumerate(hops):
         z = lax.slice_in_dim(z, 0, hop, axis=3 + len(hops) + d)
     # Blocks and their positions become neighbours, then one axis.
@@ -163,7 +156,7 @@ def _kernel(problem: Problem, x: Array, w: Array, precision, platform: str) -> A
     hops = [n - span + 1 for n, span in zip(sizes, spans, strict=True)]
     group = partial(_kernel_group, sizes=sizes, precision=precision)
     z = over_sums(problem, x, w, LIMITS[platform].windows / (itemsize(problem) * elements), group, hops)
-    z = _inverse(z, sizes, problem.is_complex)
+    z = inverse(z, _along(sizes), problem.is_complex)
     z = lax.slice(z, [0] * z.ndim, [*z.shape[:3], *spans])
     return lax.transpose(z, [("ngm" + problem.spatial).index(letter) for letter in problem.layouts.y])
 
@@ -182,7 +175,7 @@ def _kernel_group(problem: Problem, x: Array, w: Array, sizes: list[int], precis
     w = jnp.pad(w, [(0, 0)] * (3 + d) + [(0, n - hop) for n, hop in zip(sizes, hops, strict=True)])
     blocks = "ABC"[:d]
     return multiply(
-        _forward(windows, sizes, problem.is_complex), "ngc" + blocks + spatial,
+        forward(windows, _along(sizes), problem.is_complex), "ngc" + blocks + spatial,
         _reversed(w, sizes, problem.is_complex), "gmc" + blocks + spatial, "ngm" + spatial, precision,
     )  # fmt: skip
 
@@ -211,23 +204,14 @@ def _windows(problem: Problem, x: Array, sizes: list[int], hops: list[int], coun
     return lax.transpose(v, [0, 1, 2, *range(3, 3 + 2 * d, 2), *range(4, 4 + 2 * d, 2)])
 
 
-def _forward(array: Array, sizes: list[int], is_complex: bool) -> Array:
-    axes = [d - len(sizes) for d, n in enumerate(sizes) if n > 1]
-    if not axes:
-        return array
-    return (jnp.fft.fftn if is_complex else jnp.fft.rfftn)(array, axes=axes)
+def _along(sizes: list[int]) -> dict[int, int]:
+    """The lengths of the transforms along the last axes."""
+    return {d - len(sizes): n for d, n in enumerate(sizes) if n > 1}
 
 
 def _reversed(array: Array, sizes: list[int], is_complex: bool) -> Array:
     """The transform at negative frequencies: that of the array read backwards."""
-    return _forward(array.conj(), sizes, is_complex).conj()
-
-
-def _inverse(array: Array, sizes: list[int], is_complex: bool) -> Array:
-    axes = [d - len(sizes) for d, n in enumerate(sizes) if n > 1]
-    if not axes:
-        return array
-    return (jnp.fft.ifftn if is_complex else jnp.fft.irfftn)(array, [n for n in sizes if n > 1], axes)
+    return forward(array.conj(), _along(sizes), is_complex).conj()
 
 
 # As for fft, with the block's transform; norms of blocks are at most those of x and w. In the
@@ -239,7 +223,7 @@ def error(problem: Problem) -> tuple[float, float]:
 
 def _error(problem: Problem) -> float:
     """The factor b of a unit."""
-    layer = _is_layer(problem)
+    layer = problem.is_layer
     sizes, spans, positions = _cut(problem)
     blocks = prod(-(-count // (n - span + 1)) for n, span, count in zip(sizes, spans, positions, strict=True))
     e = transform_error([n for n in sizes if n > 1])
@@ -250,4 +234,8 @@ def _error(problem: Problem) -> float:
     return repeated * (2 * e + 4.0 * (problem.c * blocks + 3) + sqrt(shorter) * e)
 
 
-OVERLAP = Engine("overlap", elementwise=never, refusal=refusal, work=work, memory=memory, run=run, error=error)
+FORMS = (
+    Form(lambda problem, _: problem.is_layer, work, memory, _layer),
+    Form(lambda *_: True, work, memory, _kernel),
+)
+OVERLAP = Engine("overlap", never, refusal, error=error, kinds=TRANSFORMED, **formed(FORMS, by_units))

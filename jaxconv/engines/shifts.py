@@ -26,7 +26,9 @@ from jax import Array, lax
 
 from jaxconv.engines.base import (
     LIMITS,
+    WOVEN,
     Engine,
+    Form,
     accumulator,
     all_products,
     always,
@@ -36,7 +38,6 @@ from jaxconv.engines.base import (
     launches,
     multiplier,
     multiply,
-    oriented,
     padded,
     padded_elements,
     pairwise,
@@ -46,7 +47,7 @@ from jaxconv.engines.base import (
     zeros,
 )
 from jaxconv.engines.blocks import divisor, over_rows, over_sums
-from jaxconv.engines.phases import by_phases, phase_count, woven
+from jaxconv.engines.polyphase import formed, phase_count, woven
 from jaxconv.problem import Problem, Triple
 
 NARROW = 16  # channels that are written out, of which every pair is a product of its own
@@ -63,108 +64,143 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
     return None
 
 
-def work(problem: Problem, platform="cpu", precision=None) -> dict[str, float]:
+def _counted(problem: Problem, **more: float) -> dict[str, float]:
+    """The work on CPU that every form has, and `more`."""
+    common = {"call": 1.0, "products": all_products(problem), "elements": elements(problem)}
+    return common | woven(problem) | more
+
+
+def _held(problem: Problem, numbers: float) -> float:
+    """Bytes of the padded input, of so many numbers, and of the phases' outputs before they are woven."""
+    weaving = 2 * prod(problem.y_shape) if any(abs(axis.L) != 1 for axis in problem.axes) else 0
+    return itemsize(problem) * (padded_elements(problem) + weaving + numbers)
+
+
+# ---- few taps and features: all terms in one pass over memory, or in one for each part, which is added
+
+
+def _fused_work(problem: Problem, platform: str, precision) -> dict[str, float]:
+    products, limits = all_products(problem), LIMITS[platform]
     if platform != "cpu":
-        return _launched(problem, platform, precision)
-    axes, products = problem.axes, all_products(problem)
-    taps, outputs = problem.taps, problem.outputs
-    found = {"call": 1.0, "products": products, "elements": elements(problem)}
-    found |= woven(problem)
-    if taps <= outputs:
-        if problem.c <= NARROW:
-            strided = any(abs(axis.S) != 1 for axis in axes)
-            form = "fused" + (" by features" if problem.c * problem.m > 1 else "") + (" with stride" if strided else "")
-            found["loops"] = prod(problem.y_shape) * (-(-taps * problem.c // LIMITS["cpu"].fused) - 1.0)
-            last = [letter for letter, size in zip(problem.layouts.y, problem.y_shape, strict=True) if size > 1][
-                -1:
-            ] or ["m"]
-            last = last[0]
-            row = problem.y_shape[problem.layouts.y.index(last)]
-            found[f"{form}, short rows"] = products / row
-            if problem.c * problem.m > 1 and last in "gm":
-                found["narrow features"] = products / (problem.g * problem.m)
-        else:
-            form, found["terms"] = "taps", float(taps)
-            found["sums"] = taps * prod(problem.y_shape) + 0.0
-            found[f"{form}, narrow"] = products / min(problem.c, problem.m)
-    elif _accumulates(problem):
-        form = "along lanes" if _has_lanes(problem) else "accumulated"
-        form += " by features" if problem.n * problem.m > 1 else ""
-        strips = problem.g * problem.n * problem.m * problem.c * taps / STREAMS / ACCUMULATED
-        found["lanes" if _has_lanes(problem) else "strips"] = outputs * (strips + 1)
-        row = problem.w_shape[-1] if problem.layouts.w[-1] in problem.spatial else problem.g * problem.n * problem.m
-        found[f"{form}, short rows"] = products / row
-    else:
-        form, found["terms"] = "outputs", float(outputs)
-        found[f"{form}, narrow"] = products / min(problem.n, problem.m)
-        found["windows"] = outputs * problem.n * problem.g * problem.c * taps + 0.0
-    found[form] = products
+        phases, size = phase_count(problem), itemsize(problem)
+        terms = -(-problem.taps // phases) * problem.c
+        parts = 1 if terms <= limits.fused else -(-terms // limits.part)
+        moved = array_bytes(problem) + (parts - 1) * size * (prod(problem.x_shape) + 3 * prod(problem.y_shape))
+        return launches(phases * (3.0 * parts - 2), moved, products, "shifted", trips=max(0.0, parts - 2.0))
+    strided = any(abs(axis.S) != 1 for axis in problem.axes)
+    form = "fused" + (" by features" if problem.c * problem.m > 1 else "") + (" with stride" if strided else "")
+    long = [letter for letter, size in zip(problem.layouts.y, problem.y_shape, strict=True) if size > 1]
+    last = long[-1] if long else "m"
+    found = _counted(problem) | {
+        form: products,
+        f"{form}, short rows": products / problem.y_shape[problem.layouts.y.index(last)],
+        "loops": prod(problem.y_shape) * (-(-problem.taps * problem.c // limits.fused) - 1.0),
+    }
+    if problem.c * problem.m > 1 and last in "gm":
+        found["narrow features"] = products / (problem.g * problem.m)
     return found
 
 
-def _launched(problem: Problem, platform: str, precision) -> dict[str, float]:
-    size, phases, limits = itemsize(problem), phase_count(problem), LIMITS[platform]
-    x, w, y = (size * prod(shape) for shape in (problem.x_shape, problem.w_shape, problem.y_shape))
-    products = all_products(problem)
-    if problem.taps <= problem.outputs:
+def _fused_memory(problem: Problem, platform: str) -> float:
+    return _held(problem, prod(problem.w_shape))
+
+
+def _in_parts(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
+    terms, limits = problem.taps * problem.c, LIMITS[platform]
+    share, block = 1 if terms <= limits.fused else limits.part / terms, partial(_fused, platform=platform)
+    if platform == "cpu":
+        return over_sums(problem, x, w, share, block)
+    return _apart(over_sums(problem, x, w, share, block, add=_next))
+
+
+# ---- few taps, many features: a product of all of them for each tap
+
+
+def _taps_work(problem: Problem, platform: str, precision) -> dict[str, float]:
+    products, size = all_products(problem), itemsize(problem)
+    if platform != "cpu":
+        phases = phase_count(problem)
         taps = -(-problem.taps // phases)
-        if problem.c <= NARROW:  # one pass, or one for each part, which is added
-            terms = taps * problem.c
-            parts = 1 if terms <= limits.fused else -(-terms // limits.part)
-            moved = array_bytes(problem) + (parts - 1) * (x + 3 * y)
-            return launches(phases * (3.0 * parts - 2), moved, products, "shifted", trips=max(0.0, parts - 2.0))
+        moved = 3.5 * taps * size * (prod(problem.x_shape) + prod(problem.y_shape))
         trips = taps if taps > UNROLLED else 0.0
-        return launches(
-            4.0 * phases * taps, 3.5 * taps * (x + y), products, multiplier(problem, precision), trips=trips
+        return launches(4.0 * phases * taps, moved, products, multiplier(problem, precision), trips=trips)
+    return _counted(problem) | {
+        "taps": products,
+        "terms": float(problem.taps),
+        "sums": problem.taps * prod(problem.y_shape) + 0.0,
+        "taps, narrow": products / min(problem.c, problem.m),
+    }
+
+
+def _taps_memory(problem: Problem, platform: str) -> float:
+    return _held(problem, prod(problem.w_shape) + min(problem.taps, UNROLLED) * prod(problem.y_shape))
+
+
+# ---- few outputs and features, on CPU: accumulators
+
+
+def _strips_work(problem: Problem, platform: str, precision) -> dict[str, float]:
+    return _kept_work(problem, "accumulated", "strips")
+
+
+def _lanes_work(problem: Problem, platform: str, precision) -> dict[str, float]:
+    return _kept_work(problem, "along lanes", "lanes")
+
+
+def _kept_work(problem: Problem, form: str, pieces: str) -> dict[str, float]:
+    products = all_products(problem)
+    form += " by features" if problem.n * problem.m > 1 else ""
+    strips = problem.g * problem.n * problem.m * problem.c * problem.taps / STREAMS / ACCUMULATED
+    row = problem.w_shape[-1] if problem.layouts.w[-1] in problem.spatial else problem.g * problem.n * problem.m
+    return _counted(problem) | {
+        form: products,
+        f"{form}, short rows": products / row,
+        pieces: problem.outputs * (strips + 1),
+    }
+
+
+def _strips_memory(problem: Problem, platform: str) -> float:
+    return _held(problem, prod(problem.w_shape))
+
+
+def _lanes_memory(problem: Problem, platform: str) -> float:
+    return _held(problem, prod(problem.w_shape) + 2 * max(_kept(problem), min(KEPT, problem.c * _kept(problem))))
+
+
+# ---- few outputs: a product of windows for each
+
+
+def _outputs_work(problem: Problem, platform: str, precision) -> dict[str, float]:
+    products, outputs = all_products(problem), problem.outputs
+    windows = outputs * problem.n * problem.g * problem.c * problem.taps
+    if platform == "cpu":
+        return (
+            _counted(problem)
+            | {
+                "outputs": products,
+                "outputs, narrow": products / min(problem.n, problem.m),
+                "windows": windows + 0.0,
+            }
+            | {"terms": float(outputs)}
         )
-    outputs = problem.outputs
-    loop = {"trips": outputs + 0.0} if outputs > UNROLLED else {}
+    size, loop = itemsize(problem), {"trips": outputs + 0.0} if outputs > UNROLLED else {}
+    x, w = size * prod(problem.x_shape), size * prod(problem.w_shape)
     if problem.n * problem.m == 1:  # products that are summed, in one kernel, or in one for each output
         passes = outputs if loop else 1.0
         return launches(2.0 * passes, passes * (x + w), products, "summed", **loop)
-    reads = outputs * (2 * size * problem.n * problem.g * problem.c * problem.taps + w)
-    return launches(3.0 * outputs, reads, products, multiplier(problem, precision), **loop)
+    moved = 2 * size * windows + outputs * w
+    return launches(3.0 * outputs, moved, products, multiplier(problem, precision), **loop)
 
 
-def memory(problem: Problem, platform="cpu") -> float:
-    woven = 2 * prod(problem.y_shape) if any(abs(axis.L) != 1 for axis in problem.axes) else 0
-    if problem.taps <= problem.outputs:
-        products = min(problem.taps, UNROLLED) * prod(problem.y_shape) if problem.c > NARROW else 0
-        return itemsize(problem) * (padded_elements(problem) + prod(problem.w_shape) + woven + products)
+def _outputs_memory(problem: Problem, platform: str) -> float:
     if platform != "cpu" and problem.n * problem.m == 1 and problem.outputs <= UNROLLED:
-        return itemsize(problem) * woven  # one kernel makes and sums the products
-    if platform != "cpu" or not _accumulates(problem):
-        windows = min(problem.outputs, UNROLLED) * problem.n * problem.g * problem.c * problem.taps
-        return itemsize(problem) * (padded_elements(problem) + woven + windows)
-    kept = 2 * max(_kept(problem), min(KEPT, problem.c * _kept(problem))) if _has_lanes(problem) else 0
-    return itemsize(problem) * (padded_elements(problem) + prod(problem.w_shape) + woven + kept)
+        return _held(problem, -padded_elements(problem))  # one kernel makes and sums the products
+    return _held(problem, min(problem.outputs, UNROLLED) * problem.n * problem.g * problem.c * problem.taps)
 
 
-def run(problem: Problem, x: Array, w: Array, precision=None, platform="cpu") -> Array:
-    dtype = accumulator(problem)
-    problem, w, finish = oriented(problem, w.astype(dtype), +1)
-    y = by_phases(problem, x, w, partial(_run, precision=precision, platform=platform))
-    return finish(y).astype(problem.dtypes.y)
-
-
-def _run(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
-    if problem.taps <= problem.outputs and problem.c <= NARROW:
-        terms, limits = problem.taps * problem.c, LIMITS[platform]
-        share = 1 if terms <= limits.fused else limits.part / terms
-        if platform == "cpu":
-            return over_sums(problem, x.astype(w.dtype), w, share, partial(_fused, platform=platform))
-        return _apart(over_sums(problem, x, w, share, partial(_fused, platform=platform), add=_next))
-    x = x.astype(w.dtype)
-    if problem.taps <= problem.outputs:
-        return _over_taps(problem, padded(problem, x), w, precision, platform)
-    if platform == "cpu" and _accumulates(problem):
-        return (_along_lanes if _has_lanes(problem) else _accumulated)(problem, x, w)
-    return _over_outputs(problem, padded(problem, x), w, precision, platform)
-
-
-def _accumulates(problem: Problem) -> bool:
+def _accumulates(problem: Problem, platform: str) -> bool:
     narrow = problem.n * problem.m <= NARROW**2 and problem.c <= 4 * STREAMS
-    return narrow and 1 < problem.outputs <= UNROLLED
+    return platform == "cpu" and narrow and 1 < problem.outputs <= UNROLLED
 
 
 def _terms(problem: Problem, v: Array, w: Array, precision):
@@ -257,7 +293,8 @@ def _apart(y: Array) -> Array:
     return lax.reduce_precision(y, info.nexp, info.nmant)
 
 
-def _over_taps(problem: Problem, v: Array, w: Array, precision, platform: str) -> Array:
+def _over_taps(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
+    v = padded(problem, x.astype(w.dtype))
     K = [axis.K for axis in problem.axes]
     term = _terms(problem, v, w, precision)
     if platform != "cpu" and prod(K) <= UNROLLED:  # one after the other: all at once would hold as many results
@@ -272,7 +309,8 @@ def _over_taps(problem: Problem, v: Array, w: Array, precision, platform: str) -
     return lax.fori_loop(1, prod(K), lambda t, y: y + term(jnp.unravel_index(t, K)), term([0] * len(K)))
 
 
-def _over_outputs(problem: Problem, v: Array, w: Array, precision, platform: str) -> Array:
+def _over_outputs(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
+    v = padded(problem, x.astype(w.dtype))
     lx, lw, ly = problem.layouts
     K, O, S, D = ([getattr(axis, name) for axis in problem.axes] for name in "KOSD")
     point = "".join(letter for letter in ly if letter not in problem.spatial)
@@ -303,8 +341,10 @@ def _over_outputs(problem: Problem, v: Array, w: Array, precision, platform: str
     return lax.transpose(y, [(problem.spatial + point).index(letter) for letter in ly])
 
 
-def _has_lanes(problem: Problem) -> bool:
-    """Whether g, n and m are innermost and long, so that the vectors of a processor lie along them."""
+def _has_lanes(problem: Problem, platform: str) -> bool:
+    """Whether g, n and m are innermost and long, too, so that the vectors of a processor lie along them."""
+    if not _accumulates(problem, platform):
+        return False
     features = problem.g * problem.n * problem.m
     streamed = features * problem.taps > STREAMED and problem.outputs < 10  # from memory, for few outputs
     much = _kept(problem) > max(KEPT, 2 * elements(problem))
@@ -327,7 +367,7 @@ def _kept(problem: Problem) -> float:
 # The innermost kernel axis is summed term by term, for all outputs along it at once: one fused loop as
 # in `_fused` for each output of the other axes. Their positions are kept, and summed at the end. (In
 # the same loop, XLA would go through the positions one number at a time.)
-def _along_lanes(problem: Problem, x: Array, w: Array) -> Array:
+def _along_lanes(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
     lx, lw, ly = problem.layouts
     letter = _summed_first(problem)
     along, layout = problem.spatial.index(letter), lw.replace("m", "nm")
@@ -383,7 +423,7 @@ def _along_lanes(problem: Problem, x: Array, w: Array) -> Array:
 # The sum for one output is elementwise over g, n and m and goes over c and k. A strip of the
 # terms (some rows) is cut into pieces, which are multiplied by their windows and added; an
 # accumulator holds what is left of k, and g, n and m.
-def _accumulated(problem: Problem, x: Array, w: Array) -> Array:
+def _accumulated(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
     O = [axis.O for axis in problem.axes]
     streams = min(STREAMS, LIMITS["cpu"].fused // prod(O))
     terms = problem.g * problem.n * problem.m * problem.c * problem.taps
@@ -441,4 +481,27 @@ def error(problem: Problem) -> tuple[float, float]:
     return summation_error(problem, problem.terms), 0.0
 
 
-SHIFTS = Engine("shifts", elementwise=always, refusal=refusal, work=work, memory=memory, run=run, error=error)
+FORMS = (
+    Form(lambda problem, _: problem.is_layer and problem.c <= NARROW, _fused_work, _fused_memory, _in_parts),
+    Form(lambda problem, _: problem.is_layer, _taps_work, _taps_memory, _over_taps),
+    Form(_has_lanes, _lanes_work, _lanes_memory, _along_lanes),
+    Form(_accumulates, _strips_work, _strips_memory, _accumulated),
+    Form(lambda *_: True, _outputs_work, _outputs_memory, _over_outputs),
+)
+KINDS = WOVEN | {
+    "call", "products", "elements", "loops", "narrow features", "taps", "taps, narrow", "terms", "sums", "strips",
+    "lanes", "outputs", "outputs, narrow", "windows",
+} | {
+    f"{form}{rows}"
+    for form in ("fused", "fused by features", "fused with stride", "fused by features with stride", "accumulated",
+                 "accumulated by features", "along lanes", "along lanes by features")
+    for rows in ("", ", short rows")
+}  # fmt: skip
+
+
+# On an accelerator x is read in its own type, and widened within the kernel.
+def _factors(problem: Problem, platform: str):
+    return accumulator(problem) if platform == "cpu" else problem.dtypes.x, accumulator(problem)
+
+
+SHIFTS = Engine("shifts", always, refusal, error=error, kinds=KINDS, **formed(FORMS, factors=_factors))

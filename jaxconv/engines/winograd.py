@@ -32,21 +32,21 @@ from jax import Array, lax
 
 from jaxconv.engines.base import (
     LIMITS,
+    WOVEN,
     Engine,
-    accumulator,
+    Form,
     array_bytes,
     elements,
     itemsize,
     launches,
     multiply,
     never,
-    oriented,
     pairwise,
     summation_error,
 )
 from jaxconv.engines.blocks import over_outputs, over_sums
 from jaxconv.engines.fft import refuse_exact
-from jaxconv.engines.phases import by_phases, phases, woven
+from jaxconv.engines.polyphase import formed, phases, woven
 from jaxconv.problem import Problem
 
 POINTS = [Fraction(p) for p in ("0", "1", "-1", "2", "-2", "1/2", "-1/2")]  # and infinity
@@ -134,7 +134,7 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
             "winograd: a kernel or an output of one entry leaves nothing to transform; use method='gemm' or 'shifts'."
         )
     for axis in problem.axes:
-        step, taps = (axis.S, axis.K) if _is_layer(problem) else (axis.D, axis.O)
+        step, taps = (axis.S, axis.K) if problem.is_layer else (axis.D, axis.O)
         if abs(step) != 1:
             return f"winograd: it has no stride, and there is one of {abs(step)}; use method='gemm' or 'direct'."
         if not schemes(taps, _transformed(problem)):
@@ -144,15 +144,11 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
 
 def _transformed(problem: Problem) -> int:
     """How many axes have taps to transform."""
-    return sum((axis.K if _is_layer(problem) else axis.O) > 1 for axis in problem.axes)
+    return sum((axis.K if problem.is_layer else axis.O) > 1 for axis in problem.axes)
 
 
-def _is_layer(problem: Problem) -> bool:
-    return problem.taps <= problem.outputs
-
-
-def work(problem: Problem, platform="cpu", precision=None) -> dict[str, float]:
-    layer = _is_layer(problem)
+def work(problem: Problem, platform: str, precision=None) -> dict[str, float]:
+    layer = problem.is_layer
     cells = points = blocks = 1.0
     phases = prod(abs(axis.L) for axis in problem.axes)
     for axis in problem.axes:
@@ -181,21 +177,11 @@ def work(problem: Problem, platform="cpu", precision=None) -> dict[str, float]:
     }  # fmt: skip
 
 
-def memory(problem: Problem, platform="cpu") -> float:
-    found, size = work(problem), itemsize(problem)
-    form = "layer" if _is_layer(problem) else "kernel"
+def memory(problem: Problem, platform: str) -> float:
+    found, size = work(problem, "cpu"), itemsize(problem)
+    form = "layer" if problem.is_layer else "kernel"
     limit = LIMITS[platform].layer if form == "layer" else LIMITS[platform].kernel
     return 2 * min(size * (found[f"{form} input"] + found[f"{form} output"]), float(limit)) + size * found["kernels"]
-
-
-def run(problem: Problem, x: Array, w: Array, precision=None, platform="cpu") -> Array:
-    dtype = accumulator(problem)
-    form = _layer if _is_layer(problem) else _kernel
-    if platform != "cpu":  # the transforms multiply what products of fewer digits lose (ml-explore/mlx issue 4242)
-        precision = lax.Precision.HIGHEST
-    problem, w, finish = oriented(problem, w.astype(dtype), +1)
-    y = by_phases(problem, x.astype(dtype), w, partial(form, precision=precision, platform=platform))
-    return finish(y).astype(problem.dtypes.y)
 
 
 # ---- tiles
@@ -269,6 +255,12 @@ def _transformed_input(
     return v, layout
 
 
+# The transforms multiply what products of fewer digits lose (ml-explore/mlx issue 4242).
+def _exact(precision, platform: str):
+    """The precision of the products: on accelerators full."""
+    return precision if platform == "cpu" else lax.Precision.HIGHEST
+
+
 def _layer(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
     lw = problem.layouts.w
     transformed = sum(axis.K > 1 for axis in problem.axes)
@@ -289,7 +281,7 @@ def _layer(problem: Problem, x: Array, w: Array, precision, platform: str) -> Ar
     cells = prod(-(-axis.O // s.m) for axis, s in zip(problem.axes, plans, strict=True))
     between = itemsize(problem) * problem.n * problem.g * points * cells * (problem.c + blocks * problem.m)
     whole = [s.m * axis.D for axis, s in zip(problem.axes, plans, strict=True)]
-    block = partial(_layer_block, lu=lw, schemes=plans, precision=precision, platform=platform)
+    block = partial(_layer_block, lu=lw, schemes=plans, precision=_exact(precision, platform), platform=platform)
     return over_outputs(problem, x, u, LIMITS[platform].layer / between, block, whole)
 
 
@@ -371,9 +363,8 @@ def _kernel(problem: Problem, x: Array, w: Array, precision, platform: str) -> A
     )
     ly = problem.layouts.y
     whole = [s.m * axis.S for axis, s in zip(problem.axes, plans, strict=True)]
-    z = over_sums(
-        problem, x, w, size, partial(_kernel_block, schemes=plans, precision=precision, platform=platform), whole
-    )
+    block = partial(_kernel_block, schemes=plans, precision=_exact(precision, platform), platform=platform)
+    z = over_sums(problem, x, w, size, block, whole)
     layout = "".join(LETTERS[d] for d, s in enumerate(plans) if s.n > 1) + ly
     for d, scheme in enumerate(plans):  # y = G^T z; the blocks of taps lie along the axis' own letter
         place = layout.index(problem.spatial[d])
@@ -430,7 +421,7 @@ def error(problem: Problem) -> tuple[float, float]:
 
 def _error(problem: Problem) -> float:
     """The factor b of an oriented problem with L = 1."""
-    layer = _is_layer(problem)
+    layer = problem.is_layer
     roundings, growth, terms = 3.0, 1.0, problem.c
     for axis in problem.axes:
         taps, positions, step = (axis.K, axis.O, axis.D) if layer else (axis.O, axis.K, axis.S)
@@ -450,4 +441,13 @@ def _error(problem: Problem) -> float:
     return float(growth * (roundings + summation_error(problem, terms)))
 
 
-WINOGRAD = Engine("winograd", elementwise=never, refusal=refusal, work=work, memory=memory, run=run, error=error)
+KINDS = WOVEN | {"call", "elements", "kernels", "matrices", "blocks"} | {
+    f"{form}{part}"
+    for form in ("layer", "kernel")
+    for part in (" products", ", over rows", ", over columns", " input", " output", ", short rows")
+}  # fmt: skip
+FORMS = (
+    Form(lambda problem, _: problem.is_layer, work, memory, _layer),
+    Form(lambda *_: True, work, memory, _kernel),
+)
+WINOGRAD = Engine("winograd", never, refusal, error=error, kinds=KINDS, **formed(FORMS, whole=True))

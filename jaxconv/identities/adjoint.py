@@ -89,12 +89,12 @@ def dot_test(case: Case):
             right = literal(x, h, mode)
             y = case.draw(*right.shape)
             T = M(h, x.shape, mode)
-            roads = [
+            routes = [
                 lambda x, h, y, A=A: inner(A(x, h), y),
                 lambda x, h, y, A=A: inner(x, adjoint_of(lambda x: A(x, h), x)(y)),
             ]
             yield Claim(
-                f"⟨x {name} h, y⟩, {mode}", (x, h, y), roads, inner(right, y), [inner(T @ x.ravel(), y.ravel())]
+                f"⟨x {name} h, y⟩, {mode}", (x, h, y), routes, inner(right, y), [inner(T @ x.ravel(), y.ravel())]
             )
             # In the kernel: linear in h, of which ⋆ takes the conjugate.
             columns = np.stack([literal(x, e.reshape(h.shape), mode).ravel() for e in np.eye(h.size, dtype=x.dtype)], 1)
@@ -167,8 +167,8 @@ def correlation_in_kernel(case: Case):
         kept = tuple(slice(o - 1 - p, o - 1 - p + m) for o, p, m in zip(r.shape, first, h.shape, strict=True))
         pads = [(max(0, -s.start), max(0, s.stop - n)) for s, n in zip(kept, lags.shape, strict=True)]
         kept = tuple(slice(s.start + low, s.stop + low) for s, (low, _) in zip(kept, pads, strict=True))
-        roads = [found, lambda x, h, r, kept=kept, pads=pads: jnp.pad(k(x, r), pads)[kept]]
-        yield Claim(f"∂/∂h, {mode}", (x, h, r), roads, np.pad(lags, pads)[kept], [by_units(M, x, h, r, mode)])
+        routes = [found, lambda x, h, r, kept=kept, pads=pads: jnp.pad(k(x, r), pads)[kept]]
+        yield Claim(f"∂/∂h, {mode}", (x, h, r), routes, np.pad(lags, pads)[kept], [by_units(M, x, h, r, mode)])
 
 
 @adjoint(
@@ -208,8 +208,8 @@ def convolution_in_kernel(case: Case):
         first = [{"full": 0, "same": (m - 1) // 2, "valid": m - 1}[mode] for m in h.shape]
         # Entry k is the lag k - first: r[o] meets x[o + first - k].
         kept = tuple(slice(n - 1 - p, n - 1 - p + m) for n, p, m in zip(x.shape, first, h.shape, strict=True))
-        roads = [found, lambda x, h, r, kept=kept: k(r, x)[kept]]
-        yield Claim(f"∂/∂h, {mode}", (x, h, r), roads, lags[kept], [by_units(M, x, h, r, mode)])
+        routes = [found, lambda x, h, r, kept=kept: k(r, x)[kept]]
+        yield Claim(f"∂/∂h, {mode}", (x, h, r), routes, lags[kept], [by_units(M, x, h, r, mode)])
 
 
 @adjoint(
@@ -229,13 +229,13 @@ def every_pass(case: Case):
         def T(x, w, y, f=f):
             return (f(x, w) * y).sum()
 
-        roads = [
+        routes = [
             T,
             lambda x, w, y, T=T: (jax.grad(T, 0)(x, w, y) * x).sum(),
             lambda x, w, y, T=T: (jax.grad(T, 1)(x, w, y) * w).sum(),
             lambda x, w, y, T=T: (jax.grad(T, 2)(x, w, y) * y).sum(),
         ]
-        yield Claim(f"T, {name}", (x, w, y), roads, (right * y).sum())
+        yield Claim(f"T, {name}", (x, w, y), routes, (right * y).sum())
 
 
 @adjoint(
@@ -300,8 +300,8 @@ def transposed(case: Case):
             i0, i1 = s * o0 + k0 - pads[0][0], s * o1 + k1 - pads[1][0]
             if 0 <= i0 < x.shape[2] and 0 <= i1 < x.shape[3]:
                 back[0, :, i0, i1] += y[0, :, o0, o1] @ w[:, :, k0, k1]
-        roads = [lambda x, w, y, t=t: t(y, w), lambda x, w, y, f=f: jax.grad(lambda x: (f(x, w) * y).sum())(x)]
-        yield Claim(f"stride {s}", (x, w, y), roads, back)
+        routes = [lambda x, w, y, t=t: t(y, w), lambda x, w, y, f=f: jax.grad(lambda x: (f(x, w) * y).sum())(x)]
+        yield Claim(f"stride {s}", (x, w, y), routes, back)
 
 
 @adjoint(
@@ -324,8 +324,8 @@ def stride_dilation(case: Case):
             partial(conv_general_dilated, window_strides=(1,), padding=[pads], lhs_dilation=(s,), flip_kernel=True)
         )
         T = matrices.matrix(h[0, 0], [matrices.relation(n, m, o, p, S=s)])
-        roads = [lambda x, h, y, g=g: g(y, h), lambda x, h, y, f=f: jax.grad(lambda x: (f(x, h) * y).sum())(x)]
-        yield Claim(f"stride {s}", (x, h, y), roads, (T.T @ y[0, 0])[None, None])
+        routes = [lambda x, h, y, g=g: g(y, h), lambda x, h, y, f=f: jax.grad(lambda x: (f(x, h) * y).sum())(x)]
+        yield Claim(f"stride {s}", (x, h, y), routes, (T.T @ y[0, 0])[None, None])
 
 
 @adjoint(
@@ -345,9 +345,9 @@ def quadratic(case: Case):
         a = k(h, h)
         return jnp.stack([jnp.flip(jnp.pad(a, (7, 7)))[7 - i + 2 : 15 - i + 2] for i in range(8)])
 
-    roads = [jax.hessian(lambda x, h: 0.5 * (c(x, h) ** 2).sum()), toeplitz]
+    routes = [jax.hessian(lambda x, h: 0.5 * (c(x, h) ** 2).sum()), toeplitz]
     by_lag = np.where((lags >= 0) & (lags < 5), sums.correlate(h, h)[np.clip(lags, 0, 4)], 0)
-    yield Claim("∇² ½‖x * h‖²", (x, h), roads, by_lag, [T.T @ T])
+    yield Claim("∇² ½‖x * h‖²", (x, h), routes, by_lag, [T.T @ T])
 
 
 @adjoint(
@@ -399,8 +399,8 @@ def mixed(case: Case):
             y = back(r, u)
             if mode == "full":
                 y = y[tuple(slice(m - 1, m - 1 + n) for n, m in zip(x.shape, h.shape, strict=True))]
-            roads = [found, reverse]
-            yield Claim(f"∂²/∂x∂h, {name} {mode}", (x, h, r, u), roads, y, [(T.T @ r.ravel()).reshape(x.shape)])
+            routes = [found, reverse]
+            yield Claim(f"∂²/∂x∂h, {name} {mode}", (x, h, r, u), routes, y, [(T.T @ r.ravel()).reshape(x.shape)])
 
 
 @adjoint(
@@ -493,11 +493,11 @@ def leibniz(case: Case):
     df, dg = case.draw(*f.shape), case.draw(*g.shape)
     for mode in case.turn(case.domain.modes):
         _, A, _, literal = both(case, mode)[0]
-        roads = [
+        routes = [
             lambda f, g, df, dg, A=A: jax.jvp(A, (f, g), (df, dg))[1],
             lambda f, g, df, dg, A=A: A(df, g) + A(f, dg),
         ]
-        yield Claim(f"d(f * g), {mode}", (f, g, df, dg), roads, literal(df, g, mode) + literal(f, dg, mode))
+        yield Claim(f"d(f * g), {mode}", (f, g, df, dg), routes, literal(df, g, mode) + literal(f, dg, mode))
 
 
 @adjoint(
@@ -534,8 +534,8 @@ def adjoint_of_product(case: Case):
     k = case.on(lambda x, h: correlate(x, h, "valid"))
     A, B = matrices.correlation(a, [11], "valid"), matrices.correlation(b, [14], "valid")
     y = case.draw(9)
-    roads = [
+    routes = [
         lambda x, a, b, y: adjoint_of(lambda x: k(k(x, b), a), x)(y),
         lambda x, a, b, y: adjoint_of(lambda x: k(x, b), x)(adjoint_of(lambda x: k(x, a), x[:11])(y)),
     ]
-    yield Claim("(A B)ᴴ y", (x, a, b, y), roads, B.conj().T @ (A.conj().T @ y), [(A @ B).conj().T @ y])
+    yield Claim("(A B)ᴴ y", (x, a, b, y), routes, B.conj().T @ (A.conj().T @ y), [(A @ B).conj().T @ y])

@@ -93,10 +93,10 @@ def scalars(case: Case):
     (f, g), a = case.pair(), case.draw()
     for mode in case.turn(case.domain.modes):
         c = case.on(lambda f, g, mode=mode: convolve(f, g, mode))
-        roads = [lambda f, g, a, c=c: c(a * f, g), lambda f, g, a, c=c: a * c(f, g), lambda f, g, a, c=c: c(f, a * g)]
+        routes = [lambda f, g, a, c=c: c(a * f, g), lambda f, g, a, c=c: a * c(f, g), lambda f, g, a, c=c: c(f, a * g)]
         y = sums.convolve(f, g, mode)
         T = matrices.convolution(g, f.shape, mode)
-        yield Claim(f"a f * g, {mode}", (f, g, a), roads, a * y, [a * times(T, f, y.shape)])
+        yield Claim(f"a f * g, {mode}", (f, g, a), routes, a * y, [a * times(T, f, y.shape)])
 
 
 @algebra(
@@ -108,7 +108,7 @@ def shift(case: Case):
     pads = [(s, 0)] * case.rank
     c = case.on(convolve)
     y = np.pad(sums.convolve(f, g), pads)
-    roads = [
+    routes = [
         lambda f, g: c(jnp.pad(f, pads), g),
         lambda f, g: jnp.pad(c(f, g), pads),
         lambda f, g: c(f, jnp.pad(g, pads)),
@@ -116,7 +116,7 @@ def shift(case: Case):
     yield Claim(
         "S (f * g)",
         (f, g),
-        roads,
+        routes,
         y,
         [times(matrices.convolution(g, [n + s for n in f.shape]), np.pad(f, pads), y.shape)],
     )
@@ -214,8 +214,8 @@ def sesquilinear(case: Case):
         k = case.on(lambda f, g, mode=mode: correlate(f, g, mode))
         y = sums.correlate(f, g, mode)
         yield Claim(f"a f ⋆ g, {mode}", (f, g, a), [lambda f, g, a, k=k: k(a * f, g)], a * y)
-        roads = [lambda f, g, h, a, k=k: k(f, a * g + h), lambda f, g, h, a, k=k: a.conj() * k(f, g) + k(f, h)]
-        yield Claim(f"f ⋆ (a g + h), {mode}", (f, g, h, a), roads, np.conj(a) * y + sums.correlate(f, h, mode))
+        routes = [lambda f, g, h, a, k=k: k(f, a * g + h), lambda f, g, h, a, k=k: a.conj() * k(f, g) + k(f, h)]
+        yield Claim(f"f ⋆ (a g + h), {mode}", (f, g, h, a), routes, np.conj(a) * y + sums.correlate(f, h, mode))
 
 
 @algebra(
@@ -291,8 +291,10 @@ def convolution_of_correlations(case: Case):
     (f, g), h, k = case.pair(), case.draw(*case.kernel_shape), case.draw(*case.kernel_shape, largest=1)
     c, r = case.on(convolve), case.on(correlate)
     y = sums.convolve(sums.correlate(f, g), sums.correlate(h, k))
-    roads = [lambda f, g, h, k: c(r(f, g), r(h, k)), lambda f, g, h, k: r(c(f, h), c(g, k))]
-    yield Claim("(f ⋆ g) * (h ⋆ k)", (f, g, h, k), roads, y, [sums.correlate(sums.convolve(f, h), sums.convolve(g, k))])
+    routes = [lambda f, g, h, k: c(r(f, g), r(h, k)), lambda f, g, h, k: r(c(f, h), c(g, k))]
+    yield Claim(
+        "(f ⋆ g) * (h ⋆ k)", (f, g, h, k), routes, y, [sums.correlate(sums.convolve(f, h), sums.convolve(g, k))]
+    )
 
 
 @algebra(
@@ -482,8 +484,8 @@ def young(case: Case):
     }
     zero = np.zeros((), case.exact)
     for what, excess in sides.items():
-        roads = [lambda f, g, excess=excess: jnp.maximum(excess(c(f, g), f, g), 0)]
-        yield Claim(f"{what}, where > 0", (f, g), roads, zero, [np.maximum(excess(sums.convolve(f, g), f, g), 0)])
+        routes = [lambda f, g, excess=excess: jnp.maximum(excess(c(f, g), f, g), 0)]
+        yield Claim(f"{what}, where > 0", (f, g), routes, zero, [np.maximum(excess(sums.convolve(f, g), f, g), 0)])
     f, g = np.abs(f), np.abs(g)
     yield Claim("‖|f| * |g|‖₁", (f, g), [lambda f, g: one(c(f, g))], one(f) * one(g))
 
@@ -499,11 +501,11 @@ def differences(case: Case):
     f, g = case.draw(case.N), case.draw(case.M)
     c = case.on(convolve)
     y = np.diff(sums.convolve(f, g), prepend=0, append=0)
-    roads = [
+    routes = [
         lambda f, g: jnp.pad(c(f, g), (0, 1)) - jnp.pad(c(f, g), (1, 0)),
         lambda f, g: c(jnp.pad(f, (0, 1)) - jnp.pad(f, (1, 0)), g),
     ]
-    yield Claim("Δ(f * g)", (f, g), roads, y)
+    yield Claim("Δ(f * g)", (f, g), routes, y)
     long = np.pad(f, (0, case.M - 1))  # a running sum goes on
     yield Claim(
         "Σ(f * g)",
@@ -527,11 +529,11 @@ def pieces(case: Case):
     parts = {"full": slice(None), "same": slice(first, first + case.N), "valid": slice(case.M - 1, case.N)}
     for mode in case.turn(case.domain.modes):
         m = case.on(lambda f, g, mode=mode: convolve(f, g, mode))
-        roads = [m, lambda f, g, mode=mode: c(f, g)[parts[mode]]]
+        routes = [m, lambda f, g, mode=mode: c(f, g)[parts[mode]]]
         yield Claim(
             f"f * g, {mode}",
             (f, g),
-            roads,
+            routes,
             sums.convolve(f, g, mode),
             [times(matrices.convolution(g, f.shape, mode), f)],
         )
@@ -555,8 +557,8 @@ def matrix_of_product(case: Case):
     f, g, h = case.draw(4), case.draw(3), case.draw(5)
     c, T5, T7 = case.on(convolve), *(case.on(partial(convolution_matrix, n=n)) for n in (5, 7))
     y = sums.convolve(sums.convolve(f, g), h)
-    roads = [lambda f, g, h: T5(c(f, g)) @ h, lambda f, g, h: T7(f) @ (T5(g) @ h)]
-    yield Claim("T(f) T(g) h", (f, g, h), roads, y, [matrices.convolution(f, [7]) @ matrices.convolution(g, [5]) @ h])
+    routes = [lambda f, g, h: T5(c(f, g)) @ h, lambda f, g, h: T7(f) @ (T5(g) @ h)]
+    yield Claim("T(f) T(g) h", (f, g, h), routes, y, [matrices.convolution(f, [7]) @ matrices.convolution(g, [5]) @ h])
 
 
 @algebra(

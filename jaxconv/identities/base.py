@@ -1,7 +1,7 @@
-"""What an identity is: data, and a check that says the same thing on several roads.
+"""What an identity is: data, and a check that computes the same array by independent routes.
 
 A check draws integers (or Gaussian integers) and yields claims. A `Claim` names one
-array and gives it on up to three roads, none of which calls another:
+array and gives it on up to three routes, none of which calls another:
 
     autodiff   functions of JAX: jaxconv's own, under grad, jvp, vmap and linear_transpose
     dense      explicit matrices, made from the relation by `matrices`; where there is none, other literal sums
@@ -75,7 +75,7 @@ class Rounded(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """One array on several roads: `autodiff` are functions of `args`; `dense` and `sums` are values.
+    """One array on several routes: `autodiff` are functions of `args`; `dense` and `sums` are values.
 
     An exact value is an array; one that NumPy had to round is `Bounded`.
     """

@@ -1,4 +1,4 @@
-"""The dense matrices of the relation: the road of linear algebra.
+"""The dense matrices of the relation: the route of linear algebra.
 
 T[o, i] = sum of h[k] over the k with L*i + p = S*o + D*k, each axis by itself. Built here
 from the four integers, by index arithmetic; nothing of jaxconv is called.

@@ -91,23 +91,23 @@ def checkpoints(case: Case):
             one[at] = 1
             dw[at] = (run(one) * r).sum()
     for which, right in ((0, da), (1, db)):
-        roads = [
+        routes = [
             lambda a, b, x, r, w=which: stars[0](a, b, x, r)[w],
             lambda a, b, x, r, w=which: turned(stars[1](turned(a), turned(b), x, r)[w]),
         ]
-        yield Claim(f"∇ layer {which + 1}", (a, b, x, r), roads, right)
+        yield Claim(f"∇ layer {which + 1}", (a, b, x, r), routes, right)
 
 
 @network("batch", "a batch is each example by itself", r"y_n = x_n \star w", GOODFELLOW, Domain())
 def batch(case: Case):
     x, w = case.draw(3, 2, 6, 5), case.draw(2, 2, 3, 2)
     f = layer(case)
-    roads = [
+    routes = [
         f,
         lambda x, w: jnp.concatenate([f(a[None], w) for a in x]),
         lambda x, w: jax.vmap(lambda a: f(a[None], w)[0])(x),
     ]
-    yield Claim("y", (x, w), roads, literal(x, w), [dense(x, w)])
+    yield Claim("y", (x, w), routes, literal(x, w), [dense(x, w)])
     ws = np.stack([w, case.draw(*w.shape)])
     ensemble = np.stack([literal(x, one) for one in ws])
     yield Claim("an ensemble of kernels", (x, ws), [jax.vmap(f, (None, 0))], ensemble)
@@ -149,8 +149,8 @@ def dilated(case: Case):
     long = np.zeros((3, 24, 5, 4), w.dtype)
     long[:, :, ::2, ::3] = w
     zeros = ((0, 0, 0), (0, 0, 0), (0, 0, 1), (0, 0, 2))
-    roads = [f, lambda x, w: g(x, jax.lax.pad(w, jnp.zeros((), w.dtype), zeros))]
-    yield Claim("y", (x, w), roads, literal(x, w, D=(2, 3)), [literal(x, long)])
+    routes = [f, lambda x, w: g(x, jax.lax.pad(w, jnp.zeros((), w.dtype), zeros))]
+    yield Claim("y", (x, w), routes, literal(x, w, D=(2, 3)), [literal(x, long)])
 
 
 @network(
@@ -218,14 +218,14 @@ def batch_groups(case: Case):
         return
     g, exchanged = layer(case), (1, 0, 2, 3)
     r = case.draw(*literal(x, w).shape, largest=1)
-    roads = [
+    routes = [
         lambda w, x, r: jax.grad(lambda w: (r * g(x, w)).sum())(w),
         lambda w, x, r: g(x.transpose(exchanged), r.transpose(exchanged)).transpose(exchanged),
     ]
     dw = np.zeros_like(w)
     for i, j in np.ndindex(3, 2):
         dw[:, :, i, j] = np.einsum("ncij,nmij->mc", x[:, :, i : i + r.shape[2], j : j + r.shape[3]], r)
-    yield Claim("∂/∂w", (w, x, r), roads, dw)
+    yield Claim("∂/∂w", (w, x, r), routes, dw)
 
 
 @network(

@@ -50,9 +50,9 @@ class Verdict:
 
 
 def _badness(finding: Finding) -> tuple[bool, bool, float]:
-    """Failures first; then what JAX computed, before NumPy's own roads; then by the share of the bound."""
+    """Failures first; then what JAX computed, before NumPy's own routes; then by the share of the bound."""
     share = finding.error / finding.bound if finding.bound else np.inf if finding.error else 0.0
-    return not finding.holds, finding.road == "autodiff", share
+    return not finding.holds, finding.route == "autodiff", share
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def verify(
 ) -> Report:
     """Run the catalogue of identities on a device, and report what holds.
 
-        |found - true| <= bound,   for every element of every claim on every road
+        |found - true| <= bound,   for every element of every claim on every route
 
     Each identity is computed by jaxconv under `jax.jit` with the engine that is judged, on integers and Gaussian
     integers, and compared with literal sums and dense matrices in NumPy. The bound follows from the jaxpr by running

@@ -83,9 +83,9 @@ def convolution_theorem(case: Case):
     y = sums.dft(sums.convolve(f, g))
     size = float(np.abs(f).sum() * np.abs(g).sum())
     F = sums.fourier(n)
-    roads = [lambda f, g, F: dot(F, c(f, g)), lambda f, g, F: dot(F[:, : f.shape[0]], f) * dot(F[:, : g.shape[0]], g)]
+    routes = [lambda f, g, F: dot(F, c(f, g)), lambda f, g, F: dot(F[:, : f.shape[0]], f) * dot(F[:, : g.shape[0]], g)]
     yield Claim(
-        "F(f * g)", (f, g, transform(n)), roads, near(y, size), [near((F @ padded(f, n)) * (F @ padded(g, n)), size)]
+        "F(f * g)", (f, g, transform(n)), routes, near(y, size), [near((F @ padded(f, n)) * (F @ padded(g, n)), size)]
     )
 
 
@@ -111,8 +111,8 @@ def circular_theorem(case: Case):
     size = float(np.abs(f).sum() * np.abs(h).sum())
     F = sums.fourier(n)
     yield Claim("f ⊛ h", (f, h), [c], y, [matrices.circulant(h, n) @ f])
-    roads = [lambda f, h, F: dot(F, c(f, h)), lambda f, h, F: dot(F, f) * dot(F[:, : h.shape[0]], h)]
-    yield Claim("F(f ⊛ h)", (f, h, transform(n)), roads, near(F @ y, size), [near((F @ f) * (F @ padded(h, n)), size)])
+    routes = [lambda f, h, F: dot(F, c(f, h)), lambda f, h, F: dot(F, f) * dot(F[:, : h.shape[0]], h)]
+    yield Claim("F(f ⊛ h)", (f, h, transform(n)), routes, near(F @ y, size), [near((F @ f) * (F @ padded(h, n)), size)])
 
 
 @spectral(
@@ -137,9 +137,9 @@ def correlation_theorem(case: Case):
     size = float(np.abs(f).sum() * np.abs(h).sum())
     F = sums.fourier(n)
     yield Claim("f ⊛ h̃", (f, h), [k], y, [matrices.circulant(h, n).conj().T @ f])
-    roads = [lambda f, h, F: dot(F, k(f, h)), lambda f, h, F: dot(F, f) * dot(F[:, : h.shape[0]], h).conj()]
+    routes = [lambda f, h, F: dot(F, k(f, h)), lambda f, h, F: dot(F, f) * dot(F[:, : h.shape[0]], h).conj()]
     yield Claim(
-        "F(f ⊛ h̃)", (f, h, transform(n)), roads, near(F @ y, size), [near((F @ f) * (F @ padded(h, n)).conj(), size)]
+        "F(f ⊛ h̃)", (f, h, transform(n)), routes, near(F @ y, size), [near((F @ f) * (F @ padded(h, n)).conj(), size)]
     )
 
 
@@ -162,13 +162,13 @@ def linear_correlation_theorem(case: Case):
     for what, g, k in (("f ⋆ h", h, case.on(correlate)), ("f ⋆ f", f, case.on(lambda f, _: autocorrelation(f)))):
         n, first = len(f) + len(g) - 1, len(g) - 1  # lag 0 stands at M - 1, and is brought to the front
         F, size = sums.fourier(n), float(np.abs(f).sum() * np.abs(g).sum())
-        roads = [
+        routes = [
             lambda f, g, F, k=k, first=first: dot(F, jnp.roll(k(f, g), -first)),
             lambda f, g, F: dot(F[:, : f.shape[0]], f) * dot(F[:, : g.shape[0]], g).conj(),
         ]
         y = near(F @ np.roll(sums.correlate(f, g), -first), size)
         yield Claim(
-            f"F({what})", (f, g, transform(n)), roads, y, [near((F @ padded(f, n)) * (F @ padded(g, n)).conj(), size)]
+            f"F({what})", (f, g, transform(n)), routes, y, [near((F @ padded(f, n)) * (F @ padded(g, n)).conj(), size)]
         )
 
 
@@ -189,8 +189,8 @@ def wiener_khinchin(case: Case):
     def square(z):
         return z * z.conj()
 
-    roads = [lambda f, F: dot(F, k(f, f)), lambda f, F: square(dot(F, f))]
-    yield Claim("F(f ⊛ f̃)", (f, transform(n)), roads, near(F @ wrapped(f, f, -1), size), [near(square(F @ f), size)])
+    routes = [lambda f, F: dot(F, k(f, f)), lambda f, F: square(dot(F, f))]
+    yield Claim("F(f ⊛ f̃)", (f, transform(n)), routes, near(F @ wrapped(f, f, -1), size), [near(square(F @ f), size)])
     yield Claim("f ⋆ f, every lag", (f,), [a], sums.correlate(f, f))
 
 
@@ -206,11 +206,11 @@ def parseval(case: Case):
     n = len(f)
     k = case.on(partial(correlate, lags=(0, 0)))
     size = float(np.abs(f).sum() * np.abs(g).sum() * n)
-    roads = [
+    routes = [
         lambda f, g, F: (n * k(g, f)[0]).astype(F.dtype) + 0 * F[0, 0],
         lambda f, g, F: (dot(F, f).conj() * dot(F, g)).sum(),
     ]
-    yield Claim("N ⟨f, g⟩", (f, g, transform(n)), roads, near(n * np.vdot(f, g) + 0j, size))
+    yield Claim("N ⟨f, g⟩", (f, g, transform(n)), routes, near(n * np.vdot(f, g) + 0j, size))
 
 
 @spectral(
@@ -229,8 +229,8 @@ def shift_theorem(case: Case):
     F = sums.fourier(n)
     size = float(np.abs(f).sum())
     yield Claim("f ⊛ δ[n - s]", (f, impulse), [c], np.roll(f, s))
-    roads = [lambda f, d, F: dot(F, c(f, d)), lambda f, d, F: F[:, s] * dot(F, f)]
-    yield Claim("F(S f)", (f, impulse, transform(n)), roads, near(F @ np.roll(f, s), size))
+    routes = [lambda f, d, F: dot(F, c(f, d)), lambda f, d, F: F[:, s] * dot(F, f)]
+    yield Claim("F(S f)", (f, impulse, transform(n)), routes, near(F @ np.roll(f, s), size))
 
 
 @spectral(
@@ -249,8 +249,8 @@ def modulation(case: Case):
 
     n = len(f) + len(g) - 1
     y = e(n) * sums.convolve(f, g)
-    roads = [lambda f, g, ef, eg, ey: c(ef * f, eg * g), lambda f, g, ef, eg, ey: ey * c(f, g)]
-    yield Claim("e (f * g)", (f, g, e(len(f)), e(len(g)), e(n)), roads, y)
+    routes = [lambda f, g, ef, eg, ey: c(ef * f, eg * g), lambda f, g, ef, eg, ey: ey * c(f, g)]
+    yield Claim("e (f * g)", (f, g, e(len(f)), e(len(g)), e(n)), routes, y)
 
 
 @spectral(
@@ -268,8 +268,8 @@ def derivative(case: Case):
     symbol = F[:, n - 1] - F[:, 1]
     y = np.roll(f, -1) - np.roll(f, 1)
     yield Claim("f[n+1] - f[n-1]", (f, central), [k], y)
-    roads = [lambda f, h, F, s: dot(F, k(f, h)), lambda f, h, F, s: s * dot(F, f)]
-    yield Claim("F f'", (f, central, transform(n), Rounded(symbol)), roads, near(F @ y, 2 * float(np.abs(f).sum())))
+    routes = [lambda f, h, F, s: dot(F, k(f, h)), lambda f, h, F, s: s * dot(F, f)]
+    yield Claim("F f'", (f, central, transform(n), Rounded(symbol)), routes, near(F @ y, 2 * float(np.abs(f).sum())))
 
 
 @spectral(
@@ -332,11 +332,11 @@ def sampling(case: Case):
         d = case.on(partial(upfirdn, down=s))
         G = sums.fourier(m)
         yield Claim(f"f[{s}n]", (one, f), [d], f[::s])
-        roads = [
+        routes = [
             lambda h, f, F, G, d=d, s=s: s * dot(G, d(h, f)),
             lambda h, f, F, G, s=s, m=m: dot(F, f).reshape(s, m).sum(0),
         ]
-        yield Claim(f"S F(f[{s}n])", (one, f, transform(n), transform(m)), roads, near(s * (G @ f[::s]), n * 3.0))
+        yield Claim(f"S F(f[{s}n])", (one, f, transform(n), transform(m)), routes, near(s * (G @ f[::s]), n * 3.0))
 
 
 @spectral(
@@ -356,9 +356,9 @@ def stuffing(case: Case):
         y[::up] = f
         F = sums.fourier(up * n)
         yield Claim(f"zeros, L = {up}", (one, f), [u], y)
-        roads = [lambda h, f, F, G, u=u: dot(F, u(h, f)), lambda h, f, F, G, up=up: jnp.tile(dot(G, f), up)]
+        routes = [lambda h, f, F, G, u=u: dot(F, u(h, f)), lambda h, f, F, G, up=up: jnp.tile(dot(G, f), up)]
         yield Claim(
-            f"F, L = {up}", (one, f, transform(up * n), transform(n)), roads, near(F @ y, float(np.abs(f).sum()))
+            f"F, L = {up}", (one, f, transform(up * n), transform(n)), routes, near(F @ y, float(np.abs(f).sum()))
         )
 
 

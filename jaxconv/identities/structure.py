@@ -141,8 +141,8 @@ def folded(case: Case):
         right = sums.layer(x, w, strides, pads, L, D)
         p = case.draw(*right.shape)
         yield Claim(f"im2col, {name}", (x,), [patches], right)
-        roads = [lambda x, p, f=patches: (f(x) * p).sum(), lambda x, p, g=back: (x * g(p)).sum()]
-        yield Claim(f"⟨im2col x, p⟩, {name}", (x, p), roads, (right * p).sum())
+        routes = [lambda x, p, f=patches: (f(x) * p).sum(), lambda x, p, g=back: (x * g(p)).sum()]
+        yield Claim(f"⟨im2col x, p⟩, {name}", (x, p), routes, (right * p).sum())
 
 
 @structure(
@@ -158,14 +158,14 @@ def separable(case: Case):
         c = case.on(lambda x, h, mode=mode: convolve(x, h, mode))
         rows = case.on(lambda x, u, mode=mode: convolve(x, u[:, None], mode))
         columns = case.on(lambda x, v, mode=mode: convolve(x, v[None], mode))
-        roads = [
+        routes = [
             lambda x, u, v, c=c: c(x, u[:, None] * v),
             lambda x, u, v, a=rows, b=columns: b(a(x, u), v),
             lambda x, u, v, a=rows, b=columns: a(b(x, v), u),
         ]
         T = np.kron(matrices.convolution(u, [9], mode), matrices.convolution(v, [8], mode))
         y = sums.convolve(x, np.outer(u, v), mode)
-        yield Claim(f"x * (u ⊗ v), {mode}", (x, u, v), roads, y, [(T @ x.ravel()).reshape(y.shape)])
+        yield Claim(f"x * (u ⊗ v), {mode}", (x, u, v), routes, y, [(T @ x.ravel()).reshape(y.shape)])
 
 
 # method='separable' splits the kernel by singular values: in norm (2u + SVD) of it may be left out, and
@@ -230,8 +230,8 @@ def stride_samples(case: Case):
         f, g = (case.on(partial(conv_general_dilated, window_strides=(t, t), padding="VALID")) for t in (s, 1))
         zeros = ((0, 0), (0, 0))
         y = sums.layer(x, w, (s, s), zeros, (1, 1), (1, 1))
-        roads = [f, lambda x, w, g=g, s=s: g(x, w)[:, :, ::s, ::s]]
-        yield Claim(f"S = {s}", (x, w), roads, y, [sums.layer(x, w, (1, 1), zeros, (1, 1), (1, 1))[:, :, ::s, ::s]])
+        routes = [f, lambda x, w, g=g, s=s: g(x, w)[:, :, ::s, ::s]]
+        yield Claim(f"S = {s}", (x, w), routes, y, [sums.layer(x, w, (1, 1), zeros, (1, 1), (1, 1))[:, :, ::s, ::s]])
 
 
 @structure(
@@ -396,8 +396,8 @@ def autocorrelated(case: Case):
     n = len(x)
     if not case.is_complex:
         zero = np.zeros(len(y), case.exact)
-        roads = [lambda x: jnp.maximum(jnp.abs(a(x)) - a(x)[n - 1], 0)]
-        yield Claim("|a_l| - a_0, where > 0", (x,), roads, zero, [np.maximum(np.abs(y) - y[n - 1], 0)])
+        routes = [lambda x: jnp.maximum(jnp.abs(a(x)) - a(x)[n - 1], 0)]
+        yield Claim("|a_l| - a_0, where > 0", (x,), routes, zero, [np.maximum(np.abs(y) - y[n - 1], 0)])
     yield Claim("lags -3 to 3", (x,), [lambda x: k(x, x)], y[n - 4 : n + 3])
 
 

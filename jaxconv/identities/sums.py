@@ -1,4 +1,4 @@
-"""The literal sums of the definitions, in NumPy: the road that judges the others.
+"""The literal sums of the definitions, in NumPy: the route that judges the others.
 
 Nothing of jaxconv is called here, and nothing is fast. Integers stay integers and
 Gaussian integers are exact in complex128, so most truths have no error at all.

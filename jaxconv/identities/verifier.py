@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
-from jaxconv.arguments import promoted
-from jaxconv.engines import ENGINES
+from jaxconv.arguments import promoted, renamed
+from jaxconv.engines import INSTALLED
 from jaxconv.identities.base import KINDS, SHAPES, Bounded, Case, Claim, Identity, Rounded
 from jaxconv.identities.rounding import bounds
 from jaxconv.jaxprs import contractions
@@ -21,11 +21,11 @@ from jaxconv.planner import PASSES, choose
 WIDE = ("float64", "complex128", "int64")
 DTYPES = ("int16", "int32", "int64", "float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 SMALL = 4  # so many shapes are enough for a run of seconds
-METHODS = ("auto", *ENGINES)
+METHODS = ("auto", *INSTALLED)
 
 
 class Finding(NamedTuple):
-    """One claim on one road in one case: how far off, how far off it may be, both in ulps of the largest element."""
+    """One claim on one route in one case: how far off, how far off it may be, both in ulps of the largest element."""
 
     identity: str
     theme: str
@@ -34,12 +34,18 @@ class Finding(NamedTuple):
     size: int
     seed: int
     what: str
-    road: str
+    route: str
     error: float
     bound: float
     holds: bool
     remark: str
     arrays: tuple[tuple[int, ...], ...]  # the shapes of the claim's arguments
+
+    @property
+    def road(self) -> str:
+        """The old name of `route`."""
+        renamed("Finding.road", "Finding.route")
+        return self.route
 
     @property
     def shapes(self) -> str:
@@ -85,9 +91,9 @@ def runs(
     if engines or dtypes:
         pairs = [(engine, dtype) for engine in engines or METHODS for dtype in dtypes or ("float32",)]
     else:
-        pairs = [(engine, dtype) for dtype in ("float32", "complex64") for engine in ENGINES]
+        pairs = [(engine, dtype) for dtype in ("float32", "complex64") for engine in INSTALLED]
         pairs += [("auto", dtype) for dtype in ("int32", "float64")]
-        turns = {"float32": 2, "float64": 2, "complex64": len(ENGINES)} if seeds == 1 else {}
+        turns = {"float32": 2, "float64": 2, "complex64": len(INSTALLED)} if seeds == 1 else {}
     for identity in identities:
         place = crc32(identity.name.encode())  # its own, whatever stands beside it in the catalogue
         for number, (engine, dtype) in enumerate(pairs):
@@ -118,7 +124,7 @@ def execute(run: Run) -> list[Finding]:
             except Exception as e:  # whatever a broken backend raises is a finding, too
                 remark = f"raised {type(e).__name__}: {e}"[:500]
                 found.append(find("the check", "autodiff", np.inf, 0.0, False, remark, shapes))
-        return found if any(finding.road == "autodiff" for finding in found) else []
+        return found if any(finding.route == "autodiff" for finding in found) else []
 
 
 def refuted(identity: Identity) -> bool:
@@ -181,8 +187,8 @@ def _compile(claims: list[Claim], case: Case) -> Compiled:
 
 
 def _judge(claims: list[Claim], compiled: Compiled, case: Case, find: Callable) -> Iterator[Finding]:
-    roads = [claim for claim in claims for _ in claim.autodiff]
-    args = [_arguments(claim, case.dtype) for claim in roads]
+    routes = [claim for claim in claims for _ in claim.autodiff]
+    args = [_arguments(claim, case.dtype) for claim in routes]
     outputs = iter(compiled.program([a for a, judge in zip(args, compiled.judged, strict=True) if judge]))
     of_jax = iter(zip(compiled.jaxprs, compiled.judged, args, strict=True))
     for claim in claims:

@@ -68,7 +68,7 @@ class Operation:
             if empty and NDIMAGE[padding].name != "constant":
                 raise ValueError(
                     f"`jaxconv.layers.Operation` got padding={padding!r} for an input of {described(lhs)}: an empty "
-                    "axis has nothing to go on with. Pass padding='SAME', or leave out empty inputs."
+                    "axis has no entry that could be repeated. Pass padding='SAME', or leave out empty inputs."
                 )
             lhs, padding = _extended(lhs, pads, NDIMAGE[padding]), [(0, 0)] * len(pads)
         return conv_general_dilated(

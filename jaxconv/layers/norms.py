@@ -15,7 +15,7 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxconv.arguments import is_integer, promoted
+from jaxconv.arguments import is_integer, per_axis, promoted
 from jaxconv.layers.convolutional import BOUNDARIES, inputs_of
 
 
@@ -73,8 +73,10 @@ def operator_norm(layer: nnx.Conv | nnx.ConvTranspose, spatial: int | Sequence[i
     groups = getattr(layer, "feature_group_count", 1)
     kernel = layer.kernel[...] if layer.mask is None else layer.kernel[...] * layer.mask
     kernel = kernel.astype(promoted(kernel.dtype, jnp.float32))
-    strides, D = _each(layer.strides, rank), _each(layer.kernel_dilation, rank)
-    S, L = ((1,) * rank, strides) if transposed else (strides, _each(layer.input_dilation, rank))
+    names = ("strides", "kernel_dilation", "input_dilation")
+    steps = (per_axis("jaxconv.layers.operator_norm", n, getattr(layer, n, 1) or 1, rank) for n in names)
+    strides, D, L = steps
+    S, L = ((1,) * rank, strides) if transposed else (strides, L)
     K = [d * (k - 1) + 1 for k, d in zip(layer.kernel_size, D, strict=True)]
     outside = BOUNDARIES.get(layer.padding) if isinstance(layer.padding, str) else None
     dilated = [l * n for l, n in zip(L, spatial, strict=True)]
@@ -129,10 +131,6 @@ def _extents(layer: nnx.Conv | nnx.ConvTranspose, spatial: Any) -> tuple[int, ..
             f"must have {rank} extents, integers of at least 1. Pass the input's spatial shape."
         )
     return extents
-
-
-def _each(value, rank: int) -> tuple[int, ...]:
-    return (value or 1,) * rank if value is None or isinstance(value, int) else tuple(value)
 
 
 class SpectralNorm(nnx.Module):

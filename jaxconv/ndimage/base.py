@@ -1,4 +1,4 @@
-"""What the filters share: arguments made ready, the one sum, the types that SciPy's results have."""
+"""What the filters share: checked arguments, the sum itself, and the types that SciPy's results have."""
 
 import operator
 import warnings
@@ -18,6 +18,7 @@ from jaxconv.arguments import (
     frozen,
     is_integer,
     once_per_signature,
+    per_axis,
     promoted,
 )
 from jaxconv.batched import convolved, outer_products
@@ -77,7 +78,7 @@ def filtered(
         )
     # As SciPy: the weights' axes are the filtered ones in ascending order.
     along = tuple(sorted(given))
-    origins = dict(by_axis(given, image.ndim, each(call, "origin", origin, len(given))))
+    origins = dict(by_axis(given, image.ndim, per_axis(call, "origin", origin, len(given))))
     centres = []
     for d, m in zip(along, np.shape(weights), strict=True):
         centre = m // 2 + operator.index(origins[d]) if is_integer(origins[d]) else -1
@@ -200,18 +201,6 @@ def axes_of(call: str, axes, rank: int) -> tuple[int, ...]:
     return tuple(range(rank)) if axes is None else axis_indices(call, "axes", frozen(call, "axes", axes), rank)
 
 
-def by_axis(given: tuple[int, ...], rank: int, values: list) -> list[tuple[int, Any]]:
+def by_axis(given: tuple[int, ...], rank: int, values: Sequence) -> list[tuple[int, Any]]:
     """(axis, value) by axis. As SciPy, the values belong to the axes as given; but to all axes in their order."""
     return sorted(zip(sorted(given) if len(given) == rank else given, values, strict=True), key=lambda pair: pair[0])
-
-
-def each(call: str, name: str, value, count: int) -> list:
-    """One entry for each of `count` axes, of one value or of a sequence."""
-    if isinstance(value, str) or (not isinstance(value, list | tuple) and np.ndim(value) == 0):
-        return [value] * count
-    if len(value) != count:
-        raise ArgumentError(
-            f"`{call}` got {name}={value!r}: sequence argument must have length equal to input rank, or to the "
-            f"number of axes, {count}. Pass one value, or {count}."
-        )
-    return list(value)

@@ -9,7 +9,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxconv.ndimage.base import How, Mode, axes_of, by_axis, each, filtered1d, image_of
+from jaxconv.arguments import per_axis
+from jaxconv.ndimage.base import How, Mode, axes_of, by_axis, filtered1d, image_of
 from jaxconv.ndimage.integers import cast, stored
 from jaxconv.ndimage.smoothing import gaussian_filter
 
@@ -200,7 +201,7 @@ def gaussian_gradient_magnitude(
 
 def _derivative(call: str, across: Sequence[int], input, axis, output, mode, cval, how: How) -> Array:
     image, dtype = image_of(call, input, output)
-    modes = each(call, "mode", mode, image.ndim)
+    modes = per_axis(call, "mode", mode, image.ndim)
     (along,) = axes_of(call, (axis,), image.ndim)
     for d in (along, *(d for d in range(image.ndim) if d != along)):
         weights = np.array([-1, 0, 1] if d == along else across)
@@ -217,7 +218,7 @@ def _over_axes(
     if not along:
         return cast(image, dtype)
     total = None
-    for d, m in zip(along, each(call, "mode", mode, len(along)), strict=True):
+    for d, m in zip(along, per_axis(call, "mode", mode, len(along)), strict=True):
         part = jnp.asarray(f(image, d, dtype, m, cval, *arguments, **(keywords or {})))
         part = part * part if length else part
         total = part if total is None else total + part
@@ -229,7 +230,7 @@ def _gaussian_over_axes(call: str, order: int, input, sigma, smoothed, output, m
     """`_over_axes` of the Gaussian derivatives of an order; `sigma` belongs to the axes `smoothed`."""
     rank = np.ndim(input)
     given = axes_of(call, smoothed, rank)
-    pairs = by_axis(given, rank, each(call, "sigma", sigma, len(given)))
+    pairs = by_axis(given, rank, per_axis(call, "sigma", sigma, len(given)))
     along, sigmas = [d for d, _ in pairs], [s for _, s in pairs]
 
     def derivative(image, axis, output, mode, cval):

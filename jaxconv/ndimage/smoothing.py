@@ -10,8 +10,8 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
-from jaxconv.arguments import ArgumentError, as_floating, is_integer
-from jaxconv.ndimage.base import How, Mode, axes_of, each, filtered1d, image_of
+from jaxconv.arguments import ArgumentError, as_floating, is_integer, per_axis
+from jaxconv.ndimage.base import How, Mode, axes_of, filtered1d, image_of
 from jaxconv.ndimage.integers import cast, stored
 
 NEGLIGIBLE = 1e-15  # a sigma that SciPy takes for none
@@ -100,7 +100,7 @@ def gaussian_filter(
     image, dtype = image_of(call, input, output)
     along = axes_of(call, axes, image.ndim)
     values = (
-        each(call, name, v, len(along))
+        per_axis(call, name, v, len(along))
         for name, v in {"sigma": sigma, "order": order, "mode": mode, "radius": radius}.items()
     )
     for axis, s, o, m, r in zip(along, *values, strict=True):
@@ -177,7 +177,8 @@ def uniform_filter(
     image, dtype = image_of(call, input, output)
     along = axes_of(call, axes, image.ndim)
     values = (
-        each(call, name, value, len(along)) for name, value in {"size": size, "mode": mode, "origin": origin}.items()
+        per_axis(call, name, value, len(along))
+        for name, value in {"size": size, "mode": mode, "origin": origin}.items()
     )
     for axis, s, m, o in zip(along, *values, strict=True):
         if is_integer(s) and s <= 1:

@@ -92,7 +92,7 @@ def convolve(
     call = "jaxconv.convolve"
     return sum_of(
         call, in1, in2, Modes(mode, True, origin), options_of(call, method, accuracy, precision),
-        axes=axes, boundary=boundary, preferred=preferred_element_type,
+        axes=axes, boundary=boundary, preferred_element_type=preferred_element_type,
     )  # fmt: skip
 
 
@@ -150,7 +150,7 @@ def correlate(
     return sum_of(
         call, in1, in2, Modes(mode, False, origin) if lags is None else Lags(lags),
         options_of(call, method, accuracy, precision),
-        axes=axes, boundary=boundary, preferred=preferred_element_type,
+        axes=axes, boundary=boundary, preferred_element_type=preferred_element_type,
     )  # fmt: skip
 
 
@@ -241,12 +241,13 @@ def _by_fft(call: str, in1, in2, mode, axes, engine: str, precision) -> Array:
 
 def sum_of(
     call: str, in1: Any, in2: Any, relation: Relation, options: Options,
-    *, axes: Any = None, boundary: Any = "constant", fill: Any = None, preferred: Any = None,
+    *, axes: Any = None, boundary: Any = "constant", fill: Any = None, preferred_element_type: Any = None,
 ) -> Array:  # fmt: skip
     """`convolved` of what a user hands over."""
     in1, in2 = as_array(call, "in1", in1), as_array(call, "in2", in2)
     terms = outer_products(call, in2, options) if isinstance(in2, np.ndarray) else None
     return convolved(
         in1, in2, terms, fill,
-        call=call, relation=relation, options=options, axes=axes, boundary=boundary, preferred=preferred,
+        call=call, relation=relation, options=options, axes=axes, boundary=boundary,
+        preferred_element_type=preferred_element_type,
     )  # fmt: skip

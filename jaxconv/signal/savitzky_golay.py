@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxconv.arguments import as_floating, axis_indices, is_integer
+from jaxconv.arguments import as_floating, axis_indices, positive
 from jaxconv.ndimage.base import How
 from jaxconv.ndimage.convolution import convolve1d
 
@@ -57,7 +57,8 @@ def savgol_coeffs(
     pos = (window_length - 1) / 2 if pos is None else pos
     if not isinstance(pos, int | float | np.number) or not 0 <= pos < window_length:
         raise ValueError(
-            f"`{call}` got pos={pos!r}: pos must be nonnegative and less than window_length. Pass such one."
+            f"`{call}` got pos={pos!r}: pos must be nonnegative and less than window_length. Leave it out for the "
+            "middle of the window."
         )
     if use not in ("conv", "dot"):
         raise ValueError(f"`{call}` got use={use!r}: `use` must be 'conv' or 'dot'. Pass one of them.")
@@ -133,8 +134,7 @@ def savgol_filter(
 
 def _check(call: str, window_length, polyorder, deriv) -> None:
     for name, value, least in (("window_length", window_length, 1), ("polyorder", polyorder, 0), ("deriv", deriv, 0)):
-        if not is_integer(value) or value < least:
-            raise ValueError(f"`{call}` got {name}={value!r}: it must be an integer, {least} or more. Pass such one.")
+        positive(call, name, value, least)
     if polyorder >= window_length:
         raise ValueError(
             f"`{call}` got polyorder={polyorder} and window_length={window_length}: polyorder must be less than "

@@ -207,7 +207,7 @@ def claim_8(out: Path):
             check("Hadamard and Frobenius", y[x, z] == (KERNEL * patch).sum() == np.vdot(KERNEL, patch))
             check("trace", y[x, z] == np.trace(KERNEL.T @ patch))
         check(name, same(y, op(IMAGE, KERNEL, "same")))
-        rows.append((name, f"`jaxconv.{op.__name__}(I, F, 'same')`", "49 of 49 equal, on all four roads", y[3, 3]))
+        rows.append((name, f"`jaxconv.{op.__name__}(I, F, 'same')`", "49 of 49 equal, on all four routes", y[3, 3]))
     return [table("formula | is | outputs | at the centre", *rows)]
 
 

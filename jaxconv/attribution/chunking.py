@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
 Progress = bool | Callable[[int, int], None]
@@ -87,19 +86,3 @@ def bar(done: int, steps: int) -> None:
     if done >= steps:
         shown.stop()
         _running.clear()
-
-
-def whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def check_chunk(call: str, chunk: Any) -> None:
-    if chunk is not None and not (whole(chunk) and chunk >= 1):
-        raise ValueError(
-            f"`{call}` got chunk={chunk!r}: it must be an integer of 1 or more, or None. Pass how many rows at a time."
-        )
-
-
-def check_count(call: str, name: str, count: Any) -> None:
-    if not (whole(count) and count >= 1):
-        raise ValueError(f"`{call}` got {name}={count!r}: it must be an integer of 1 or more. Pass {name}=1.")

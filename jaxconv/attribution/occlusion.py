@@ -10,18 +10,9 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxconv.attribution.networks import (
-    Model,
-    background,
-    chosen,
-    class_count,
-    compiled,
-    finite,
-    images,
-    network,
-    targets,
-)
-from jaxconv.attribution.rows import Progress, check_chunk, stacked, whole
+from jaxconv.arguments import per_axis, positive
+from jaxconv.attribution.chunking import Progress, stacked
+from jaxconv.attribution.networks import Model, background, chosen, compiled, finite, prepared
 
 
 def occlusion(
@@ -70,27 +61,18 @@ def occlusion(
 
     Source: Zeiler and Fergus, Visualizing and understanding convolutional networks, 2013, section 4.2.
     """
-    check_chunk("occlusion", chunk)
-    x, net = images("occlusion", x), network("occlusion", model)
-    sizes = x.shape[1:-1]
-    window, stride = (_each("occlusion", n, v, sizes) for n, v in (("window", window), ("stride", stride)))
+    x, net, wanted, _ = prepared("occlusion", model, x, target, chunk)
+    sizes, given = x.shape[1:-1], {"window": window, "stride": stride}
+    window, stride = (
+        tuple(positive("occlusion", n, v) for v in per_axis("occlusion", n, value, len(sizes)))
+        for n, value in given.items()
+    )
     if any(w > size for w, size in zip(window, sizes, strict=True)):
         raise ValueError(f"`occlusion` got window={window}: it must not exceed the image's size, {sizes}. Pass less.")
-    wanted = targets("occlusion", target, len(x), class_count("occlusion", net, x))
     cover = background("occlusion", baseline, x)
     found, score = compiled(_fallen, net.call, net.state, x, wanted, cover, window, stride, chunk, progress)
     finite("occlusion", score)
     return found
-
-
-def _each(call: str, name: str, value: Any, sizes: tuple[int, ...]) -> tuple[int, ...]:
-    values = tuple(value) if isinstance(value, tuple | list) else (value,) * len(sizes)
-    if len(values) != len(sizes) or not all(whole(v) and v >= 1 for v in values):
-        raise ValueError(
-            f"`{call}` got {name}={value!r}: it must be a positive integer, or one for each of {len(sizes)} axes. "
-            f"Pass {name}=1."
-        )
-    return values
 
 
 @partial(jax.jit, static_argnums=(0, 5, 6, 7, 8))

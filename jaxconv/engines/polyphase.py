@@ -22,17 +22,18 @@ Every phase is a program of its own. Where there would be more than PHASES, zero
 Source: the polyphase decomposition; Vaidyanathan, Multirate Systems and Filter Banks, 4.3.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import product
 from math import gcd, lcm, prod
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.arguments import promoted
-from jaxconv.engines.base import merged, padded_along
+from jaxconv.engines.base import Form, accumulator, first, merged, oriented, padded_along
 from jaxconv.problem import Axis, Problem
 
 PHASES = 64  # programs, or parts of x, that are written out
@@ -230,3 +231,47 @@ def _by_unit(problem: Problem, x: Array, w: Array, run: Callable, d: int = 0) ->
     y = jnp.moveaxis(y, 0, at + 1)
     y = y.reshape(*y.shape[:at], O * images, *y.shape[at + 2 :])
     return lax.slice_in_dim(y, 0, axis.O, axis=at)
+
+
+def _summed(problem: Problem, platform: str):
+    """The types of x and w as they are multiplied: that of the sums."""
+    return accumulator(problem), accumulator(problem)
+
+
+def runner(run: Callable, by: Callable = by_phases, factors: Callable = _summed) -> Callable[..., Array]:
+    """An engine's `run`, made of one for oriented Problems with L = 1 (`by` units, with L = S = D = 1).
+
+    `factors` are the types in which x and w are multiplied.
+    """
+
+    def whole(problem: Problem, x: Array, w: Array, precision=None, platform="cpu") -> Array:
+        of_x, of_w = factors(problem, platform)
+        turned, w, finish = oriented(problem, w.astype(of_w), +1)
+        y = by(turned, x.astype(of_x), w, partial(run, precision=precision, platform=platform))
+        return finish(y).astype(problem.dtypes.y)
+
+    return whole
+
+
+def formed(
+    forms: Sequence[Form], by: Callable = by_phases, factors: Callable = _summed, whole: bool = False
+) -> dict[str, Any]:
+    """What of an engine follows from its forms: work, memory and run.
+
+    Each part of a Problem is computed in its own form, or if `whole` in the Problem's.
+    """
+
+    def work(problem: Problem, platform="cpu", precision=None) -> dict[str, float]:
+        return first(forms, problem, platform).work(problem, platform, precision)
+
+    def memory(problem: Problem, platform="cpu") -> float:
+        return first(forms, problem, platform).memory(problem, platform)
+
+    def part(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
+        return first(forms, problem, platform).run(problem, x, w, precision, platform)
+
+    def run(problem: Problem, x: Array, w: Array, precision=None, platform="cpu") -> Array:
+        of_part = first(forms, problem, platform).run if whole else part
+        return runner(of_part, by, factors)(problem, x, w, precision, platform)
+
+    return {"work": work, "memory": memory, "run": run}
