@@ -125,22 +125,36 @@ def common_dtype(call: str, x: Any, h: Any) -> np.dtype:
         ) from e
 
 
+class _Inexact(tuple):
+    """A tuple with a float in it: (1.0, 1) equals (1, 1), but must not have its program."""
+
+    def __eq__(self, other):
+        return isinstance(other, _Inexact) and super().__eq__(other)
+
+    def __hash__(self):
+        return ~super().__hash__()
+
+
 def frozen(call: str, name: str, value: Any) -> Any:
     """`value` with its lists and arrays turned into tuples, so that it can be hashed."""
     try:
         hash(value)
-        return value
     except TypeError as e:
         if isinstance(value, np.ndarray):
             return frozen(call, name, value.tolist())
-        if hasattr(value, "_fields"):
-            return type(value)(*(frozen(call, *field) for field in zip(value._fields, value, strict=True)))
+        if fields := getattr(value, "_fields", None):
+            return type(value)(*(frozen(call, *field) for field in zip(fields, value, strict=True)))
         if isinstance(value, list | tuple):
-            return tuple(frozen(call, name, v) for v in value)
+            return frozen(call, name, tuple(frozen(call, name, v) for v in value))
         raise TypeError(
             f"`{call}` got {name} of type {type(value).__name__}: it must be known when the call is traced. "
             "Pass Python integers, strings or tuples of them, under `jax.jit` as static arguments."
         ) from e
+    if type(value) is tuple:
+        kinds = set(map(type, value))
+        value = tuple(frozen(call, name, v) for v in value) if tuple in kinds else value
+        return _Inexact(value) if kinds & {float, _Inexact} else value
+    return value
 
 
 def once_per_signature(f: Callable[..., T]) -> Callable[..., T]:
@@ -252,12 +266,14 @@ def is_integer(value: Any) -> bool:
     return True
 
 
-def positive(call: str, name: str, value: Any, least: int = 1) -> int:
-    """`value` as a Python int of at least `least`; otherwise an error."""
+def positive(call: str, name: str, value: Any, least: int = 1, rule: str = "") -> int:
+    """`value` as a Python int of at least `least`; otherwise an error. `rule` is what else may be."""
     whole = is_integer(value) and not isinstance(value, bool)
     if not whole or value < least:
         kind = ValueError if whole else TypeError
-        raise kind(f"`{call}` got {name}={value!r}: it must be an integer, at least {least}. Pass {name}={least}.")
+        raise kind(
+            f"`{call}` got {name}={value!r}: it must be an integer, at least {least}{rule}. Pass {name}={least}."
+        )
     return operator.index(value)
 
 

@@ -49,11 +49,11 @@ def convolved(
            [ 4., 45., 56., 60.]], dtype=float32)
     """
     x, w, along = _aligned(call, x, w, axes)
-    axes = relation.axes(call, [x.shape[d] for d in along], [w.shape[d] for d in along])
-    every = dict(zip(along, axes, strict=True))
+    relations = relation.axes(call, [x.shape[d] for d in along], [w.shape[d] for d in along])
+    relation_of = dict(zip(along, relations, strict=True))
     if isinstance(boundary, tuple) and len(boundary) == len(along):
-        named = dict(zip(along, boundary, strict=True))
-        boundary = tuple(named.get(d, "constant") for d in range(x.ndim))
+        boundary_of = dict(zip(along, boundary, strict=True))
+        boundary = tuple(boundary_of.get(d, "constant") for d in range(x.ndim))
 
     dtype = x.dtype if x.dtype == w.dtype else common_dtype(call, x, w)
     logical = dtype == jnp.bool_ and preferred_element_type is None
@@ -61,7 +61,7 @@ def convolved(
     out = dtype if preferred_element_type is None else output_dtype(call, dtype, preferred_element_type)
     fill = None if fill is None else jnp.asarray(fill, dtype)
     x, relations = extend(
-        call, x.astype(dtype), [every.get(d) for d in range(x.ndim)], boundary, relation.outside, fill
+        call, x.astype(dtype), [relation_of.get(d) for d in range(x.ndim)], boundary, relation.outside, fill
     )
     w, terms = (w.astype(dtype), terms) if relation.flip else jax.tree.map(jnp.conj, (w.astype(dtype), terms))
 
@@ -98,26 +98,31 @@ def convolved(
     x, w = x.transpose(order).reshape(problem.x_shape), w.transpose(order).reshape(problem.w_shape)
     links = separable.chain(problem) if terms and not groups else []
     if terms and links and (options.separable == "always" or chain_pays(problem, links * len(terms), options)):
-        y = _chained(problem, links, x, terms, options._replace(separable="auto"))
+        y = _chained(problem, links, x, terms, options)
     else:
         y = contract(problem, x, w, options)
     y = y.reshape(sizes).transpose(np.argsort(order))
     return y != 0 if logical else y
 
 
-def outer_products(call: str, w: np.ndarray, options: Options) -> separable.Terms | None:
+def outer_products(call: str, w: Any, options: Options) -> separable.Terms | None:
     """The outer products that sum to a kernel whose values are known; None where there are none, or none are wanted."""
     always = options.separable == "always"
+    if not isinstance(w, np.ndarray):
+        raise ValueError(
+            f"`{call}` got method='separable' and a kernel of type {type(w).__name__}: it must be known when the "
+            "function is traced. Pass a NumPy array, and under `jax.jit` not as an argument."
+        )
     long = [size for size in w.shape if size > 1] or [1]
-    wanted = always or (not options.engines and w.size <= TRIED and len(long) > 1)
-    floating = jnp.issubdtype(w.dtype, jnp.inexact)  # and so is the sum, whatever x is
-    found = separable.terms(w.reshape(long), options.accuracy) if wanted and floating and w.ndim and w.size else None
-    if always and found is None:
+    able = jnp.issubdtype(w.dtype, jnp.inexact) and w.ndim and w.size  # floating, and so is the sum, whatever x is
+    tried = always or (not options.engines and w.size <= TRIED and len(long) > 1)
+    products = separable.terms(w.reshape(long), options.accuracy) if able and tried else None
+    if always and products is None:
         raise ValueError(
             f"`{call}` got method='separable' and a kernel of {described(w)}: it must be a sum of outer products, of "
             "floating or complex numbers, within the bound of `accuracy`. Pass method='auto'."
         )
-    return found
+    return products
 
 
 def _chained(problem: Problem, links: list[Problem], x: Array, terms: separable.Terms, options: Options) -> Array:

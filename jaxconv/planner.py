@@ -107,7 +107,8 @@ def choose(problem: Problem, options: Options, platform: str) -> Engine:
     """The engine for a Problem: the one that is asked for, or the cheapest that does not refuse."""
     if options.engines:
         check(problem, options, platform)
-        return next(ENGINES[name] for name in options.engines if not _refused(name, problem, options, platform))
+        asked = (ENGINES[name] for name in options.engines)
+        return next(engine for engine in asked if not _refusal(engine, problem, options.accuracy, platform))
     best = candidates(problem, options, platform)[0]
     assert best.refusal is None, "shifts serves every problem, elementwise"
     return best.engine
@@ -130,25 +131,15 @@ def chain_pays(problem: Problem, links: Sequence[Problem], options: Options) -> 
 def check(problem: Problem, options: Options, platform: str | None = None) -> None:
     """Raise the engine's sentence if the method that is asked for in this pass refuses."""
     if no := refusal(problem, options, platform):
-        method = SEPARABLE if options.separable == "always" else options.forward
         shapes = zip("xwy", problem.dtypes, (problem.x_shape, problem.w_shape, problem.y_shape), strict=True)
         arrays = ", ".join(f"{name} {dtype}{list(shape)}" for name, dtype, shape in shapes)
-        raise ValueError(f"`method={method!r}` was refused for the contraction of {arrays}. {no}")
+        raise ValueError(f"`method={options.forward!r}` was refused for the contraction of {arrays}. {no}")
 
 
 def refusal(problem: Problem, options: Options, platform: str | None = None) -> str | None:
-    """Why what is asked for in this pass cannot be; None if it can."""
-    if options.separable == "always":
-        return (
-            f"{SEPARABLE}: it splits a filter's kernel, whose values must be known when the function is traced. Pass a "
-            "NumPy array to one that convolves plain arrays, under `jax.jit` not as an argument; or use method='auto'."
-        )
-    answers = [_refused(name, problem, options, platform) for name in options.engines]
+    """The sentences of the engines that are asked for in this pass, if all refuse."""
+    answers = [_refusal(ENGINES[name], problem, options.accuracy, platform) for name in options.engines]
     return None if None in answers else " ".join(filter(None, answers)) or None
-
-
-def _refused(name: str, problem: Problem, options: Options, platform: str | None) -> str | None:
-    return _refusal(ENGINES[name], problem, options.accuracy, platform)
 
 
 def _refusal(engine: Engine, problem: Problem, accuracy: str, platform: str | None) -> str | None:
@@ -174,34 +165,43 @@ def planned_for(platform: str) -> Iterator[None]:
         _PLATFORM.reset(token)
 
 
-def options_of(call: str, method: Method = "auto", accuracy: str = "normwise", precision: Precision = None) -> Options:
-    """The options of a call, checked. `method` is one name for all passes, or a mapping from pass to name."""
-    given = (dict, *method.items()) if isinstance(method, Mapping) else method, accuracy, precision
+def options_of(
+    call: str,
+    method: Method = "auto",
+    accuracy: str = "normwise",
+    precision: Precision = None,
+    separable: bool = False,
+) -> Options:
+    """The options of a call, checked. `method` is one name for all passes, or a mapping from pass to name.
+
+    `separable` says that the call can split a known kernel.
+    """
+    by_pass = isinstance(method, Mapping)
     context = getattr(jax.config, "jax_default_matmul_precision", None)  # read now: the engines run later, at lowering
+    given = (tuple(method.items()) if by_pass else method), by_pass, accuracy, precision, context, separable
     try:
-        options = _parsed(call, *given, context)
-    except TypeError:  # what has no hash, or is wrong
-        options = _parsed.__wrapped__(call, *given, context)
-    wisdom = SCOPE.get()
+        hash(given)
+        parse = _parsed
+    except TypeError:
+        parse = _parsed.__wrapped__
+    options, wisdom = parse(call, *given), SCOPE.get()
     if wisdom is None and (path := os.environ.get(VARIABLE)):
         wisdom = of_environment(path)
     return options._replace(wisdom=wisdom, platform=_PLATFORM.get())
 
 
 @lru_cache(maxsize=1024)
-def _parsed(call: str, method, accuracy, precision, context) -> Options:
-    names = ", ".join(map(repr, ("auto", *ENGINES)))
-    separable: Literal["auto", "always"] = "auto"
-    if isinstance(method, tuple) and method[:1] == (dict,):
-        given = dict(method[1:])
-        unknown = [name for name in given if name not in PASSES]
+def _parsed(call: str, method: Any, by_pass: bool, accuracy, precision, context, separable: bool) -> Options:
+    names = ", ".join(map(repr, ("auto", *ENGINES, *((SEPARABLE,) if separable and not by_pass else ()))))
+    split: Literal["auto", "always"] = "always" if separable and method == SEPARABLE else "auto"
+    if by_pass:
+        method = {str(name): engine for name, engine in method}
+        unknown = [name for name in method if name not in PASSES]
         if unknown:
-            raise ValueError(f"`{call}` got method={given!r}: its keys must be among {PASSES!r}. Name the passes so.")
-        method, methods = given, {name: given.get(name, "auto") for name in PASSES}
+            raise ValueError(f"`{call}` got method={method!r}: its keys must be among {PASSES!r}. Name the passes so.")
+        methods = {name: method.get(name, "auto") for name in PASSES}
     else:
-        separable = "always" if method == SEPARABLE else "auto"
-        methods = dict.fromkeys(PASSES, "auto" if separable == "always" else method)
-        names += f", {SEPARABLE!r}"
+        methods = dict.fromkeys(PASSES, "auto" if split == "always" else method)
     for name in methods.values():
         if not isinstance(name, str):
             raise TypeError(
@@ -218,7 +218,7 @@ def _parsed(call: str, method, accuracy, precision, context) -> Options:
     if accuracy == "elementwise" and precision is None:
         precision = "highest"
     return Options(
-        methods["forward"], methods["input"], methods["kernel"], separable, accuracy,
+        methods["forward"], methods["input"], methods["kernel"], split, accuracy,
         _precision(call, precision, context),
     )  # fmt: skip
 

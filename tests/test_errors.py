@@ -82,6 +82,12 @@ CALLS = {
     "half a group": (lambda: layer(feature_group_count=1.5), TypeError, "feature_group_count=1.5", "integer"),
     # strides and dilations
     "negative stride": (lambda: layer(strides=(1, -1)), ValueError, "window_strides=(1, -1)", "jnp.flip"),
+    "float stride after an integer's": (
+        lambda: (layer(strides=(1, 1)), layer(strides=(1.0, 1))), TypeError, "window_strides=(1.0, 1)", "integers",
+    ),
+    "lags and an origin": (
+        lambda: jaxconv.correlate(x1, h1, lags=1, origin=np.array([0])), ValueError, "lags=1", "Leave out mode and origin",
+    ),
     "zero stride": (lambda: layer(strides=(0, 1)), ValueError, "window_strides=(0, 1)", "at least 1"),
     "one stride": (lambda: layer(strides=(1,)), ValueError, "window_strides=(1,) of length 1", "each axis, 2"),
     "bare stride": (lambda: layer(strides=2), TypeError, "window_strides=2", "sequence of 2 integers"),
@@ -182,7 +188,7 @@ CALLS = {
     "lags turned round": (lambda: jaxconv.correlate(x1, h1, lags=(2, 1)), ValueError, "lags=(2, 1)", "first <= last"),
     "lags and mode": (lambda: jaxconv.correlate(x1, h1, "same", lags=2), ValueError, "mode='same'", "Leave out mode"),
     "unknown kernel": (
-        lambda: jaxconv.convolve(x2, jnp.ones((2, 2)), method="separable"), ValueError, "known when the function is traced", "NumPy array",
+        lambda: jaxconv.convolve(x2, jnp.ones((2, 2)), method="separable"), ValueError, "a kernel of type", "NumPy array",
     ),
     "not separable": (
         lambda: jaxconv.convolve(x2, np.array([[1, np.nan], [0, 1.0]]), method="separable"), ValueError, "float64[2, 2]", "method='auto'",
@@ -260,7 +266,7 @@ CALLS = {
     "templates": (
         lambda: matching.match_template(jnp.ones((3, 9)), jnp.ones((2, 3)), axes=-1), ValueError, "template of float32[2, 3]", "jax.vmap",
     ),
-    "split": (lambda: matching.match_template(x1, h1, method="separable"), ValueError, "method='separable'", "method='auto'"),
+    "split": (lambda: matching.match_template(x1, h1, method="separable"), ValueError, "method='separable'", "Pass one of them"),
     "mask": (lambda: matching.match_template(x2, x2, mask=h1), ValueError, "mask of shape (3,)", "broadcast_to"),
     "larger template": (lambda: matching.match_template(h1, x1), ValueError, "shape (3,)", "pad_input=True"),
     "complex image": (lambda: matching.match_template(1j * x1, h1), TypeError, "complex64[8]", "jaxconv.correlate"),

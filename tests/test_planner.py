@@ -259,7 +259,7 @@ def test_the_methods_that_an_error_names():
         jaxconv.convolve(jnp.ones(3), jnp.ones(2), method="none")
     with pytest.raises(ValueError, match=r"'native'. Pass one"):
         jaxconv.convolve(jnp.ones(3), jnp.ones(2), method={"forward": "separable"})
-    with pytest.raises(ValueError, match=r"'separable'` was refused .*a filter's kernel"):
+    with pytest.raises(ValueError, match=r"'native'. Pass one"):
         jaxconv.lax.conv(jnp.ones((1, 1, 3)), jnp.ones((1, 1, 2)), (1,), "SAME", method="separable")
 
 

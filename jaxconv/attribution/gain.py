@@ -288,7 +288,7 @@ def _labels(labels: Array, n: int, classes: int, most: int | None) -> tuple[bool
             f"`gain_loss` got labels of dtype {labels.dtype} and shape {labels.shape}: they must be integers [n] or "
             f"zeros and ones [n, classes], {(n,)} or {(n, classes)}. Pass one of these."
         )
-    if most is not None and not (is_integer(most) and 1 <= most <= classes):
+    if most is not None and not (is_integer(most) and not isinstance(most, bool) and 1 <= most <= classes):
         raise ValueError(
             f"`gain_loss` got most_labels={most!r}: it must be an integer from 1 to {classes}, the classes. "
             f"Pass {classes}."

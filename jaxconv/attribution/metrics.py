@@ -210,7 +210,7 @@ def pointing_game(maps: ArrayLike, masks: ArrayLike, *, tolerance: int = 0) -> A
     Source: Zhang, Lin, Brandt, Shen and Sclaroff, Top-down neural attention by excitation backprop, 2016.
     """
     maps, masks = _pair("pointing_game", maps, masks)
-    positive("pointing_game", "tolerance", tolerance, least=0)
+    positive("pointing_game", "tolerance", tolerance, least=0, rule=", in pixels")
     wide = masks > jnp.zeros_like(masks)
     if tolerance:
         size = (1, *[2 * tolerance + 1] * (masks.ndim - 1))

@@ -231,7 +231,7 @@ def prepared(
 ) -> tuple[Array, Network, Array | None, int]:
     """(x, network, one target an image, number of classes), all checked."""
     if chunk is not None:
-        positive(call, "chunk", chunk)
+        positive(call, "chunk", chunk, rule=", or None for all at once")
     x, net = images(call, x), network(call, model)
     classes = class_count(call, net, x)
     return x, net, targets(call, target, len(x), classes), classes

@@ -62,10 +62,10 @@ def occlusion(
     Source: Zeiler and Fergus, Visualizing and understanding convolutional networks, 2013, section 4.2.
     """
     x, net, wanted, _ = prepared("occlusion", model, x, target, chunk)
-    sizes, given = x.shape[1:-1], {"window": window, "stride": stride}
+    sizes, rule = x.shape[1:-1], f", or one for each of {x.ndim - 2} axes"
     window, stride = (
-        tuple(positive("occlusion", n, v) for v in per_axis("occlusion", n, value, len(sizes)))
-        for n, value in given.items()
+        tuple(positive("occlusion", name, v, rule=rule) for v in per_axis("occlusion", name, value, len(sizes)))
+        for name, value in (("window", window), ("stride", stride))
     )
     if any(w > size for w, size in zip(window, sizes, strict=True)):
         raise ValueError(f"`occlusion` got window={window}: it must not exceed the image's size, {sizes}. Pass less.")

@@ -41,7 +41,7 @@ class Engine:
     kinds: the words that `work` has on CPU; on accelerators all engines have those of `launches`.
     rates: seconds for a unit of each, where costs.json has no row for the engine. Without either it is only taken if
         it is asked for.
-    installed: whether what it runs on is there. One that is not refuses, and says what to install.
+    installed: whether it can run here at all. One that cannot refuses, and says why.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Form(NamedTuple):
     run: Callable[..., Array]
 
 
-def first(forms: Sequence[Form], problem: Problem, platform: str) -> Form:
+def form_of(forms: Sequence[Form], problem: Problem, platform: str) -> Form:
     """The first form that applies."""
     return next(form for form in forms if form.applies(problem, platform))
 

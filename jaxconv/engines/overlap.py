@@ -26,7 +26,6 @@ from jax import Array, lax
 from jaxconv.engines.base import (
     LIMITS,
     Engine,
-    Form,
     itemsize,
     multiply,
     never,
@@ -43,7 +42,7 @@ from jaxconv.engines.fft import (
     transform_work,
     transforms_launched,
 )
-from jaxconv.engines.polyphase import by_units, formed, units, work_of_units
+from jaxconv.engines.polyphase import by_units, runner, units, work_of_units
 from jaxconv.problem import Problem
 
 SHORTEST = 32
@@ -59,7 +58,7 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
     return None
 
 
-def work(problem: Problem, platform: str, precision) -> dict[str, float]:
+def work(problem: Problem, platform="cpu", precision=None) -> dict[str, float]:
     return transforms_launched(problem, work_of_units(problem, _work), platform)
 
 
@@ -79,7 +78,7 @@ def _work(problem: Problem) -> dict[str, float]:
     return found
 
 
-def memory(problem: Problem, platform: str) -> float:
+def memory(problem: Problem, platform="cpu") -> float:
     size = itemsize(problem)
     points = work_of_units(problem, _work).get("points", 0.0)
     return min(2 * size * points, 4.0 * LIMITS[platform].windows) + size * padded_elements(problem)
@@ -234,8 +233,8 @@ def _error(problem: Problem) -> float:
     return repeated * (2 * e + 4.0 * (problem.c * blocks + 3) + sqrt(shorter) * e)
 
 
-FORMS = (
-    Form(lambda problem, _: problem.is_layer, work, memory, _layer),
-    Form(lambda *_: True, work, memory, _kernel),
-)
-OVERLAP = Engine("overlap", never, refusal, error=error, kinds=TRANSFORMED, **formed(FORMS, by_units))
+def _run(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
+    return (_layer if problem.is_layer else _kernel)(problem, x, w, precision, platform)
+
+
+OVERLAP = Engine("overlap", never, refusal, work, memory, runner(_run, by_units), error, TRANSFORMED)

@@ -33,7 +33,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.arguments import promoted
-from jaxconv.engines.base import Form, accumulator, first, merged, oriented, padded_along
+from jaxconv.engines.base import Form, accumulator, form_of, merged, oriented, padded_along
 from jaxconv.problem import Axis, Problem
 
 PHASES = 64  # programs, or parts of x, that are written out
@@ -244,34 +244,25 @@ def runner(run: Callable, by: Callable = by_phases, factors: Callable = _summed)
     `factors` are the types in which x and w are multiplied.
     """
 
-    def whole(problem: Problem, x: Array, w: Array, precision=None, platform="cpu") -> Array:
+    def run_whole(problem: Problem, x: Array, w: Array, precision=None, platform="cpu") -> Array:
         of_x, of_w = factors(problem, platform)
         turned, w, finish = oriented(problem, w.astype(of_w), +1)
         y = by(turned, x.astype(of_x), w, partial(run, precision=precision, platform=platform))
         return finish(y).astype(problem.dtypes.y)
 
-    return whole
+    return run_whole
 
 
-def formed(
-    forms: Sequence[Form], by: Callable = by_phases, factors: Callable = _summed, whole: bool = False
-) -> dict[str, Any]:
-    """What of an engine follows from its forms: work, memory and run.
-
-    Each part of a Problem is computed in its own form, or if `whole` in the Problem's.
-    """
+def formed(forms: Sequence[Form], factors: Callable = _summed) -> dict[str, Any]:
+    """What of an engine follows from its forms: work, memory and run. Each phase is computed in its own form."""
 
     def work(problem: Problem, platform="cpu", precision=None) -> dict[str, float]:
-        return first(forms, problem, platform).work(problem, platform, precision)
+        return form_of(forms, problem, platform).work(problem, platform, precision)
 
     def memory(problem: Problem, platform="cpu") -> float:
-        return first(forms, problem, platform).memory(problem, platform)
+        return form_of(forms, problem, platform).memory(problem, platform)
 
-    def part(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
-        return first(forms, problem, platform).run(problem, x, w, precision, platform)
+    def run(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
+        return form_of(forms, problem, platform).run(problem, x, w, precision, platform)
 
-    def run(problem: Problem, x: Array, w: Array, precision=None, platform="cpu") -> Array:
-        of_part = first(forms, problem, platform).run if whole else part
-        return runner(of_part, by, factors)(problem, x, w, precision, platform)
-
-    return {"work": work, "memory": memory, "run": run}
+    return {"work": work, "memory": memory, "run": runner(run, factors=factors)}

@@ -34,7 +34,6 @@ from jaxconv.engines.base import (
     LIMITS,
     WOVEN,
     Engine,
-    Form,
     array_bytes,
     elements,
     itemsize,
@@ -46,7 +45,7 @@ from jaxconv.engines.base import (
 )
 from jaxconv.engines.blocks import over_outputs, over_sums
 from jaxconv.engines.fft import refuse_exact
-from jaxconv.engines.polyphase import formed, phases, woven
+from jaxconv.engines.polyphase import phases, runner, woven
 from jaxconv.problem import Problem
 
 POINTS = [Fraction(p) for p in ("0", "1", "-1", "2", "-2", "1/2", "-1/2")]  # and infinity
@@ -147,7 +146,7 @@ def _transformed(problem: Problem) -> int:
     return sum((axis.K if problem.is_layer else axis.O) > 1 for axis in problem.axes)
 
 
-def work(problem: Problem, platform: str, precision=None) -> dict[str, float]:
+def work(problem: Problem, platform="cpu", precision=None) -> dict[str, float]:
     layer = problem.is_layer
     cells = points = blocks = 1.0
     phases = prod(abs(axis.L) for axis in problem.axes)
@@ -177,8 +176,8 @@ def work(problem: Problem, platform: str, precision=None) -> dict[str, float]:
     }  # fmt: skip
 
 
-def memory(problem: Problem, platform: str) -> float:
-    found, size = work(problem, "cpu"), itemsize(problem)
+def memory(problem: Problem, platform="cpu") -> float:
+    found, size = work(problem), itemsize(problem)
     form = "layer" if problem.is_layer else "kernel"
     limit = LIMITS[platform].layer if form == "layer" else LIMITS[platform].kernel
     return 2 * min(size * (found[f"{form} input"] + found[f"{form} output"]), float(limit)) + size * found["kernels"]
@@ -446,8 +445,11 @@ KINDS = WOVEN | {"call", "elements", "kernels", "matrices", "blocks"} | {
     for form in ("layer", "kernel")
     for part in (" products", ", over rows", ", over columns", " input", " output", ", short rows")
 }  # fmt: skip
-FORMS = (
-    Form(lambda problem, _: problem.is_layer, work, memory, _layer),
-    Form(lambda *_: True, work, memory, _kernel),
-)
-WINOGRAD = Engine("winograd", never, refusal, error=error, kinds=KINDS, **formed(FORMS, whole=True))
+
+
+# A Problem's phases are all computed in its own form: only that one is known to have no stride.
+def run(problem: Problem, x: Array, w: Array, precision=None, platform="cpu") -> Array:
+    return runner(_layer if problem.is_layer else _kernel)(problem, x, w, precision, platform)
+
+
+WINOGRAD = Engine("winograd", never, refusal, work, memory, run, error, KINDS)

@@ -27,7 +27,7 @@ def correlated(
     lhs: Array, rhs: Array, *, call: str, options: Options, window_strides, padding, lhs_dilation, rhs_dilation,
     dimension_numbers, feature_group_count, batch_group_count, preferred_element_type, out_sharding, flip_kernel: bool,
 ) -> Array:  # fmt: skip
-    """`jaxconv.lax.conv_general_dilated`, all arguments being checked here."""
+    """`jaxconv.lax.conv_general_dilated` of arrays and options; all else is checked here."""
     dims = dimension_numbers_of(call, lhs, rhs, dimension_numbers)
     extents, kernel = spatial_of(lhs, dims.lhs_spec), spatial_of(rhs, dims.rhs_spec)
     S, L, D = steps_of(call, len(kernel), window_strides, lhs_dilation, rhs_dilation)

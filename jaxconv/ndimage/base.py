@@ -100,7 +100,8 @@ def filtered(
         y = integers.summed(call, flip, image, weights, cval, along, centres, mode, line, size, stored(dtype))
         return cast(y, dtype)
     weights = (weights if isinstance(weights, np.ndarray) else jnp.asarray(weights)).astype(summed)
-    terms = outer_products(call, weights, options) if isinstance(weights, np.ndarray) else None
+    known = isinstance(weights, np.ndarray) or options.separable == "always"
+    terms = outer_products(call, weights, options) if known else None
     return _filtered(
         image, weights, terms, cval,
         call=call, relation=Centred(tuple(centres), flip), options=options, axes=along, mode=mode, dtype=dtype.name,
@@ -194,7 +195,7 @@ def _options(call: str, how: How) -> Options:
             "Correct the name."
         )
     # As SciPy's, every sum is a direct one by default: exact where it can be, and a NaN stays where it is.
-    return options_of(call, how.get("method", "auto"), how.get("accuracy", "elementwise"), how.get("precision"))
+    return options_of(call, how.get("method", "auto"), how.get("accuracy", "elementwise"), how.get("precision"), True)
 
 
 def axes_of(call: str, axes, rank: int) -> tuple[int, ...]:

@@ -91,7 +91,7 @@ def convolve(
     """
     call = "jaxconv.convolve"
     return sum_of(
-        call, in1, in2, Modes(mode, True, origin), options_of(call, method, accuracy, precision),
+        call, in1, in2, Modes(mode, True, origin), options_of(call, method, accuracy, precision, separable=True),
         axes=axes, boundary=boundary, preferred_element_type=preferred_element_type,
     )  # fmt: skip
 
@@ -142,6 +142,7 @@ def correlate(
     Source: scipy.signal.correlate.
     """
     call = "jaxconv.correlate"
+    mode, origin, lags = (frozen(call, n, v) for n, v in (("mode", mode), ("origin", origin), ("lags", lags)))
     if lags is not None and (mode != "full" or origin != 0):
         raise ValueError(
             f"`{call}` got lags={lags!r} with mode={mode!r} and origin={origin!r}: lags say where the output lies. "
@@ -149,7 +150,7 @@ def correlate(
         )
     return sum_of(
         call, in1, in2, Modes(mode, False, origin) if lags is None else Lags(lags),
-        options_of(call, method, accuracy, precision),
+        options_of(call, method, accuracy, precision, separable=True),
         axes=axes, boundary=boundary, preferred_element_type=preferred_element_type,
     )  # fmt: skip
 
@@ -245,7 +246,7 @@ def sum_of(
 ) -> Array:  # fmt: skip
     """`convolved` of what a user hands over."""
     in1, in2 = as_array(call, "in1", in1), as_array(call, "in2", in2)
-    terms = outer_products(call, in2, options) if isinstance(in2, np.ndarray) else None
+    terms = outer_products(call, in2, options) if isinstance(in2, np.ndarray) or options.separable == "always" else None
     return convolved(
         in1, in2, terms, fill,
         call=call, relation=relation, options=options, axes=axes, boundary=boundary,

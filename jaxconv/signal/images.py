@@ -156,6 +156,6 @@ def _plane(call: str, flip: bool, in1, in2, mode, boundary, fillvalue, method, a
     shift = (0, 0) if flip or mode != "same" else tuple(-1 if m % 2 == 0 else 0 for m in np.shape(in2))
     fill = None if isinstance(fill, int | float | complex) and fill == 0 else jnp.reshape(fill, ())
     return sum_of(
-        call, in1, in2, Modes(mode, flip, shift), options_of(call, method, accuracy, precision),
+        call, in1, in2, Modes(mode, flip, shift), options_of(call, method, accuracy, precision, separable=True),
         boundary=BOUNDARIES[boundary], fill=fill,
     )  # fmt: skip
