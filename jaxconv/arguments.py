@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 T = TypeVar("T")
+PLAIN = {type(None), str, int, bool}  # types of values that are hashed as they are
 
 
 class ArgumentError(ValueError, TypeError, RuntimeError):
@@ -168,7 +169,10 @@ def once_per_signature(f: Callable[..., T]) -> Callable[..., T]:
 
     @wraps(f)
     def run(*arrays, call: str, **static) -> T:
-        return jitted(*arrays, call=call, **{name: frozen(call, name, value) for name, value in static.items()})
+        for name, value in static.items():
+            if type(value) not in PLAIN:
+                static[name] = frozen(call, name, value)
+        return jitted(*arrays, call=call, **static)
 
     return run
 

@@ -146,11 +146,11 @@ def _aligned(call: str, x: Array, w: Array, axes: Any) -> tuple[Array, Array, tu
             )
         return x, w, tuple(range(x.ndim))
     rank = max(x.ndim, w.ndim)
-    found = axis_indices(call, "axes", axes, rank)
+    along = axis_indices(call, "axes", axes, rank)
     # Leading axes of the batch may be missing, as in NumPy's broadcasting; the convolved ones may not.
-    if any(d < rank - min(x.ndim, w.ndim) for d in found):
+    if any(d < rank - min(x.ndim, w.ndim) for d in along):
         raise ValueError(
             f"`{call}` got axes={axes!r} for in1 of {described(x)} and in2 of {described(w)}: both must have the axes "
             "that are convolved. Count them from the end, or add axes with `jnp.expand_dims`."
         )
-    return x.reshape((1,) * (rank - x.ndim) + x.shape), w.reshape((1,) * (rank - w.ndim) + w.shape), found
+    return x.reshape((1,) * (rank - x.ndim) + x.shape), w.reshape((1,) * (rank - w.ndim) + w.shape), along

@@ -17,13 +17,15 @@ class Boundary:
     """One way to go on: its name here, and those that other libraries have for it.
 
     `ndimage` are scipy.ndimage's, which every filter and convolution here takes; `signal` scipy.signal's for images;
-    `upfirdn` its other ones; `numpy` modes of numpy.pad; `torch` PyTorch's padding_mode; `flax` Flax's padding.
+    `upfirdn` and `savgol` its functions' of these names; `numpy` modes of numpy.pad; `torch` PyTorch's padding_mode;
+    `flax` Flax's padding.
     """
 
     name: str
     ndimage: Names
     signal: Names
     upfirdn: Names
+    savgol: Names
     numpy: Names
     torch: Names
     flax: Names
@@ -34,16 +36,16 @@ class Boundary:
 # c d | a b c d | a b    wrap                             antisymmetric, antireflect: these two, negated or turned
 # smooth goes on by the line through the last two entries, line by that through both ends.
 TABLE = """
-name           ndimage                 signal          upfirdn        numpy      torch      flax
-constant       constant,grid-constant  fill,pad        constant       constant   zeros      -
-reflect        reflect,grid-mirror     symm,symmetric  symmetric      symmetric  -          -
-mirror         mirror                  -               reflect        reflect    reflect    REFLECT
-nearest        nearest                 -               edge           edge       replicate  -
-wrap           wrap,grid-wrap          wrap,circular   wrap           wrap       circular   CIRCULAR
-antisymmetric  -                       -               antisymmetric  -          -          -
-antireflect    -                       -               antireflect    -          -          -
-smooth         -                       -               smooth         -          -          -
-line           -                       -               line           -          -          -
+name           ndimage                 signal          upfirdn        savgol    numpy      torch      flax
+constant       constant,grid-constant  fill,pad        constant       constant  constant   zeros      -
+reflect        reflect,grid-mirror     symm,symmetric  symmetric      -         symmetric  -          -
+mirror         mirror                  -               reflect        mirror    reflect    reflect    REFLECT
+nearest        nearest                 -               edge           nearest   edge       replicate  -
+wrap           wrap,grid-wrap          wrap,circular   wrap           wrap      wrap       circular   CIRCULAR
+antisymmetric  -                       -               antisymmetric  -         -          -          -
+antireflect    -                       -               antireflect    -         -          -          -
+smooth         -                       -               smooth         -         -          -          -
+line           -                       -               line           -         -          -          -
 """
 BOUNDARIES = tuple(
     Boundary(name, *(() if entry == "-" else tuple(entry.split(",")) for entry in entries))

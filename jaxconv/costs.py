@@ -73,16 +73,16 @@ def is_prior(platform: str) -> bool:
 @cache
 def constants(platform: str, device: str, version: str) -> Table:
     """engine -> kind of work -> seconds a unit, as fitted for the latest jaxlib up to `version`."""
-    found = tables(platform, device)
-    known = sorted(found, key=_numbers)
-    return found[next((v for v in reversed(known) if _numbers(v) <= _numbers(version)), known[0])]
+    by_version = tables(platform, device)
+    known = sorted(by_version, key=_numbers)
+    return by_version[next((v for v in reversed(known) if _numbers(v) <= _numbers(version)), known[0])]
 
 
 @cache
 def devices(platform: str) -> Mapping[str, Mapping[str, Table]]:
     """Kind of device -> version -> table; for CPU one kind, without a name."""
-    found = json.loads(files("jaxconv").joinpath("costs.json").read_text())
-    return {name.partition(":")[2]: by for name, by in found.items() if name.partition(":")[0] == platform}
+    by_device = json.loads(files("jaxconv").joinpath("costs.json").read_text())
+    return {name.partition(":")[2]: by for name, by in by_device.items() if name.partition(":")[0] == platform}
 
 
 @cache

@@ -244,9 +244,9 @@ def extend(call: str, x, axes: Sequence[Axis | None], boundary: Any, outside: bo
     relation, and count as zero.
     """
     given = boundary if isinstance(boundary, tuple) else (boundary,) * len(axes)
-    found = [b if isinstance(b, Boundary) else NDIMAGE.get(b if isinstance(b, str) else "") for b in given]
-    rows = [row for row in found if row]
-    if len(rows) < len(found):
+    looked_up = [b if isinstance(b, Boundary) else NDIMAGE.get(b if isinstance(b, str) else "") for b in given]
+    rows = [row for row in looked_up if row]
+    if len(rows) < len(looked_up):
         raise ValueError(
             f"`{call}` got boundary={boundary!r}: the boundaries are {', '.join(map(repr, NDIMAGE))}. "
             "Pass one; SciPy's 'symm' is 'reflect', its 'fill' is 'constant'."
@@ -258,11 +258,11 @@ def extend(call: str, x, axes: Sequence[Axis | None], boundary: Any, outside: bo
         )
     if not outside or not x.size:
         return x, tuple(axes)
-    more = list(axes)
+    longer = list(axes)
     for d, (axis, row) in enumerate(zip(axes, rows, strict=True)):
         if axis is None or not any(axis.reach) or (row.name == "constant" and value is None):
             continue
         low, high = axis.reach
         fill = 0 if value is None else value
-        x, more[d] = extended(x, d, low, high, row, fill), axis.extended(low, high)
-    return x, tuple(more)
+        x, longer[d] = extended(x, d, low, high, row, fill), axis.extended(low, high)
+    return x, tuple(longer)

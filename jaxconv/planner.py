@@ -89,18 +89,18 @@ def candidates(problem: Problem, options: Options, platform: str) -> tuple[Candi
 @lru_cache(maxsize=4096)
 def _candidates(problem: Problem, accuracy: str, precision, wisdom: Wisdom | None, platform: str):
     known = wisdom.measured(problem, platform) if wisdom else {}
-    found = []
+    answers = []
     for engine in ENGINES.values():
         if no := _refusal(engine, problem, accuracy, platform):
-            found.append(Candidate(engine, no, None))
+            answers.append(Candidate(engine, no, None))
             continue
         estimate = 0.0 if problem.is_empty else seconds(engine, problem, platform, precision)
-        found.append(Candidate(engine, None, estimate, known.get(engine.name)))
+        answers.append(Candidate(engine, None, estimate, known.get(engine.name)))
 
     def rank(c: Candidate):
         return c.refusal is not None, c.measured is None, c.measured or 0.0, c.seconds or 0.0
 
-    return tuple(sorted(found, key=rank))
+    return tuple(sorted(answers, key=rank))
 
 
 def choose(problem: Problem, options: Options, platform: str) -> Engine:

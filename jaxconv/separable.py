@@ -49,13 +49,13 @@ def _terms(data: bytes, shape: tuple[int, ...], dtype: str, accuracy: str) -> Te
     if not np.isfinite(exact).all():
         return None
     # Each split may leave out its share: norms of what is left out add up.
-    found = _split(exact, (2 * u + SVD) * float(np.linalg.norm(exact)) / max(1, len(shape) - 1))
+    products = _split(exact, (2 * u + SVD) * float(np.linalg.norm(exact)) / max(1, len(shape) - 1))
     if accuracy == "elementwise":
-        if len(found) != 1:
+        if len(products) != 1:
             return None
-        if not (np.abs(exact - _outer(found[0])) <= (4 * u + SVD) * np.abs(exact)).all():
+        if not (np.abs(exact - _outer(products[0])) <= (4 * u + SVD) * np.abs(exact)).all():
             return None
-    return tuple(map(tuple, found))
+    return tuple(map(tuple, products))
 
 
 def _split(w: np.ndarray, left_out: float) -> list[tuple[np.ndarray, ...]]:
@@ -70,12 +70,12 @@ def _split(w: np.ndarray, left_out: float) -> list[tuple[np.ndarray, ...]]:
         v = u.conj() @ flat / max(np.vdot(u, u).real, 1e-300)
         norm = max(float(np.linalg.norm(u)), 1e-300)
         return [(u, *vectors) for vectors in _split(v.reshape(w.shape[1:]), left_out / norm)]
-    found = []
+    products = []
     for r in range(rank):
         root = np.sqrt(s[r])
         rest = (root * b[r]).reshape(w.shape[1:])
-        found += [(root * a[:, r], *vectors) for vectors in _split(rest, left_out / max(root, 1e-300) / rank)]
-    return found
+        products += [(root * a[:, r], *vectors) for vectors in _split(rest, left_out / max(root, 1e-300) / rank)]
+    return products
 
 
 def _outer(vectors: Sequence[np.ndarray]) -> np.ndarray:
@@ -93,9 +93,9 @@ def chain(problem: Problem) -> list[Problem]:
     summed = accumulator(problem).name  # so that nothing is rounded to a narrower type between the axes
     own = [d for d, axis in enumerate(problem.axes) if axis.K > 1] or [0]
     axes = [Axis(axis.I, 1, axis.I) if d in own else axis for d, axis in enumerate(problem.axes)]
-    found = []
+    links = []
     for d in own:
         axes[d] = problem.axes[d]
-        found.append(replace(problem, axes=tuple(axes), dtypes=Triple(summed, summed, summed)))
+        links.append(replace(problem, axes=tuple(axes), dtypes=Triple(summed, summed, summed)))
         axes = [Axis(axis.O, 1, axis.O) for axis in axes]
-    return found
+    return links

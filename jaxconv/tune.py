@@ -72,8 +72,8 @@ def tune(
             "`jaxconv.tune(f, *args)` found no contraction in the call: there is nothing to measure. Pass a function "
             "that calls jaxconv's functions, and its arguments; `jaxconv.plan` shows what it finds."
         )
-    found = {p.problem: p.options for p in plans if not p.problem.is_empty}
-    for problem, options in _shown(found, progress):
+    contractions = {p.problem: p.options for p in plans if not p.problem.is_empty}
+    for problem, options in _shown(contractions, progress):
         with _types(problem):
             times = measure(problem, _worth_measuring(problem, options, platform), options)
         if path is not None and Path(path).exists():
@@ -97,12 +97,12 @@ def _worth_measuring(problem: Problem, options: Options, platform: str) -> list[
     return [c.engine.name for c in able if c.seconds is not None and c.seconds <= WORSE * best]
 
 
-def _shown(found: dict[Problem, Options], progress: bool):
+def _shown(contractions: dict[Problem, Options], progress: bool):
     if not progress:
-        return found.items()
+        return contractions.items()
     from rich.progress import track  # here: the rest of the package does without
 
-    return track(list(found.items()), description="measuring engines")
+    return track(list(contractions.items()), description="measuring engines")
 
 
 def measure(
@@ -140,7 +140,7 @@ def measure(
             times[name].append(once())
             while time.perf_counter() < end and len(times[name]) < MOST:
                 times[name].append(once())
-    return {name: max(SHORTEST, sorted(found)[int(QUANTILE * (len(found) - 1))]) for name, found in times.items()}
+    return {name: max(SHORTEST, sorted(samples)[int(QUANTILE * (len(samples) - 1))]) for name, samples in times.items()}
 
 
 def stopwatch(f: Callable, x: jax.Array, w: jax.Array, repeated: int | None = None) -> Callable[[], float]:

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,12 @@ def test_each_file_names_its_idea_and_is_of_readable_length(path):
     text = path.read_text()
     assert ast.get_docstring(ast.parse(text))
     assert len(text.splitlines()) <= 600
+
+
+def test_the_version_stands_in_one_place():
+    assert f"version: {jaxconv.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert re.search(rf"^## (Unreleased|{jaxconv.__version__})", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert 'path = "jaxconv/__init__.py"' in (ROOT / "pyproject.toml").read_text()
 
 
 def test_what_is_public():

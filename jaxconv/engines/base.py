@@ -114,8 +114,8 @@ def varying(array) -> frozenset:
 
 def zeros(shape: Sequence[int], like: Array, dtype=None) -> Array:
     """Zeros that vary over the mesh axes that `like` does: what a loop begins with must be as what it ends with."""
-    found = jnp.zeros(shape, dtype or like.dtype)
-    return lax.pcast(found, tuple(sorted(varying(like))), to="varying") if varying(like) else found
+    blank = jnp.zeros(shape, dtype or like.dtype)
+    return lax.pcast(blank, tuple(sorted(varying(like))), to="varying") if varying(like) else blank
 
 
 def elements(problem: Problem) -> float:
@@ -135,9 +135,9 @@ LAUNCHED = frozenset(("kernels", "bytes", "trips", "steps", *(f"{unit} products"
 WOVEN = frozenset(("woven", "woven rows", "phases"))
 
 
-def launches(kernels: float, moved: float, products: float = 0.0, unit: str = "float32", **more: float):
-    """The work on an accelerator: launches of kernels, bytes moved, products by what multiplies, and `more`."""
-    return {"kernels": kernels, "bytes": moved, f"{unit} products": products} | more
+def launches(kernels: float, moved: float, products: float = 0.0, unit: str = "float32", **extra: float):
+    """The work on an accelerator: launches of kernels, bytes moved, products by what multiplies, and `extra`."""
+    return {"kernels": kernels, "bytes": moved, f"{unit} products": products} | extra
 
 
 def multiplier(problem: Problem, precision) -> str:
@@ -274,18 +274,18 @@ def pairwise(terms: Sequence[Array]) -> Array:
     return terms[0]
 
 
-def padded(problem: Problem, x: Array, more: Mapping[str, int] = MappingProxyType({})) -> Array:
+def padded(problem: Problem, x: Array, ends: Mapping[str, int] = MappingProxyType({})) -> Array:
     """v: x dilated by L and padded by p, as long along each axis as the outputs of an oriented Problem ask for.
 
-    Output o and kernel entry k meet at v[S*o + D*k]. `more` zeros stand at the end of some letters' axes.
+    Output o and kernel entry k meet at v[S*o + D*k]. `ends` zeros stand at the end of some letters' axes.
     """
     config = []
     for letter in problem.layouts.x:
         if letter in "ngc":
-            config.append((0, more.get(letter, 0), 0))
+            config.append((0, ends.get(letter, 0), 0))
             continue
         axis = problem.axes[problem.spatial.index(letter)]
-        length = axis.S * (axis.O - 1) + axis.D * (axis.K - 1) + 1 + more.get(letter, 0)
+        length = axis.S * (axis.O - 1) + axis.D * (axis.K - 1) + 1 + ends.get(letter, 0)
         config.append((axis.p, length - axis.p - axis.L * (axis.I - 1) - 1, axis.L - 1))
     return lax.pad(x, jnp.zeros((), x.dtype), config)
 

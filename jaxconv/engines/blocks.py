@@ -32,16 +32,16 @@ def share(n: int, size: float) -> int:
     (6, 4, 32, 1)
     """
     most = max(1, int(size * n))
-    found = divisor(n, most)
-    return found if 2 * found >= most else -(-n // -(-n // most))
+    length = divisor(n, most)
+    return length if 2 * length >= most else -(-n // -(-n // most))
 
 
-def over_outputs(problem: Problem, x: Array, w: Array, size: float, run: Run, whole: Sequence[int] = ()) -> Array:
+def over_outputs(problem: Problem, x: Array, w: Array, size: float, run: Run, unit: Sequence[int] = ()) -> Array:
     """y by blocks of about the fraction `size` of the outputs: along n, then along the longest axis.
 
     All blocks have one length: the last begins within the one before.
     The axes are oriented, with L = 1. `w` is handed on as it is. A block along an axis is a multiple
-    of the axis' entry in `whole`.
+    of the axis' entry in `unit`.
     """
     if size >= 1 or problem.is_empty or not problem.axes:
         return run(problem, x, w)
@@ -53,13 +53,13 @@ def over_outputs(problem: Problem, x: Array, w: Array, size: float, run: Run, wh
         def images(i, y):
             start = jnp.minimum(i * count, problem.n - count)
             block = lax.dynamic_slice_in_dim(x, start, count, lx.index("n"))
-            done = over_outputs(part, block, w, rest, run, whole)
+            done = over_outputs(part, block, w, rest, run, unit)
             return lax.dynamic_update_slice_in_dim(y, done, start, ly.index("n"))
 
         return lax.fori_loop(0, -(-problem.n // count), images, zeros(problem.y_shape, x, accumulator(problem)))
     d, letter = _longest(problem, [axis.O for axis in problem.axes])
     axis = problem.axes[d]
-    rows = _rows(axis.O, size, whole[d] if whole else 1)
+    rows = _rows(axis.O, size, unit[d] if unit else 1)
     if rows >= axis.O:
         return run(problem, x, w)
     reach = axis.S * (rows - 1) + axis.D * (axis.K - 1) + 1
@@ -79,11 +79,11 @@ def _added(a, b):
 
 
 def over_sums(
-    problem: Problem, x: Array, w: Array, size: float, run: Run, whole: Sequence[int] = (), add: Callable = _added
+    problem: Problem, x: Array, w: Array, size: float, run: Run, unit: Sequence[int] = (), add: Callable = _added
 ) -> Any:
     """The sum of `run` over blocks of about the fraction `size` of the terms: along c, then the longest axis.
 
-    The axes are oriented, with L = 1, `whole` is as for `over_outputs`. What `run` returns may be any
+    The axes are oriented, with L = 1, `unit` is as for `over_outputs`. What `run` returns may be any
     tree of arrays, of the same shapes for every block; `add` takes what is summed so far and one more block.
     """
     if size >= 1 or problem.is_empty:
@@ -96,12 +96,12 @@ def over_sums(
             block_x = lax.dynamic_slice_in_dim(x, start, count, lx.index("c"))
             block_w = lax.dynamic_slice_in_dim(w, start, count, lw.index("c"))
             part = replace(problem, c=count)
-            return over_sums(part, block_x, block_w, size * problem.c / count, run, whole, add)
+            return over_sums(part, block_x, block_w, size * problem.c / count, run, unit, add)
 
         blocks, rest = divmod(problem.c, count)
         y = lax.fori_loop(1, blocks, lambda i, y: add(y, images(i * count, count)), images(0, count))
         return add(y, images(blocks * count, rest)) if rest else y
-    return over_rows(problem, x, w, size, run, whole=whole, add=add)
+    return over_rows(problem, x, w, size, run, unit=unit, add=add)
 
 
 def over_rows(
@@ -111,7 +111,7 @@ def over_rows(
     size: float,
     run: Run,
     finish: Callable | None = None,
-    whole: Sequence[int] = (),
+    unit: Sequence[int] = (),
     add: Callable = _added,
 ) -> Any:
     """As `over_sums`, along the longest axis only.
@@ -125,10 +125,10 @@ def over_rows(
         return whole_sum(run(problem, x, w))
     d, letter = _longest(problem, [axis.K for axis in problem.axes])
     axis = problem.axes[d]
-    rows = _rows(axis.K, size, whole[d] if whole else 1)
+    rows = _rows(axis.K, size, unit[d] if unit else 1)
     if rows >= axis.K:
         return whole_sum(run(problem, x, w))
-    if not whole and not finish and size * axis.K < 1:  # one row is too much: further along the next axis
+    if not unit and not finish and size * axis.K < 1:  # one row is too much: further along the next axis
         rows, of_row = 1, run
 
         def along_the_row(part, x, w):
@@ -149,15 +149,15 @@ def over_rows(
     return add(y, whole_sum(strip(count * rows, axis.K - count * rows))) if axis.K % rows else y
 
 
-def _rows(extent: int, size: float, whole: int) -> int:
-    """The length of strips of about one length, a multiple of `whole`.
+def _rows(extent: int, size: float, unit: int) -> int:
+    """The length of strips of about one length, a multiple of `unit`.
 
     Where that is more than 1, strips may be up to half as long again if none shorter is left over then, of which a
     program would have to be made too.
     """
-    strips = -(-extent // max(whole, int(size * extent)))
-    rows = -(-extent // (strips * whole)) * whole
-    longer = range(rows, min(extent, 3 * rows // 2 + 1), whole) if whole > 1 else ()
+    strips = -(-extent // max(unit, int(size * extent)))
+    rows = -(-extent // (strips * unit)) * unit
+    longer = range(rows, min(extent, 3 * rows // 2 + 1), unit) if unit > 1 else ()
     return next((r for r in longer if extent % r == 0), rows)
 
 

@@ -75,13 +75,13 @@ def work(problem: Problem, platform="cpu", precision=None) -> dict[str, float]:
     elif any(abs(axis.L) > 1 or (form == "kernel" and abs(axis.D) > 1) for axis in axes):
         form += ", dilated"
     dilated = all_products(problem) * prod(abs(axis.L) for axis in axes)  # XLA multiplies the zeros
-    found = {"call": 1.0, "products": dilated, form: dilated, f"{form}, over c": dilated / problem.c}
-    found[f"{form}, over m"] = dilated / problem.m
-    found[f"{form}, one pair"] = dilated / (problem.c * problem.m)
-    found["elements"] = elements(problem)
+    counts = {"call": 1.0, "products": dilated, form: dilated, f"{form}, over c": dilated / problem.c}
+    counts[f"{form}, over m"] = dilated / problem.m
+    counts[f"{form}, one pair"] = dilated / (problem.c * problem.m)
+    counts["elements"] = elements(problem)
     if problem.layouts.y[-1] in problem.spatial:
-        found["transposed"] = elements(problem)
-    return found
+        counts["transposed"] = elements(problem)
+    return counts
 
 
 # XLA transposes to channels last, and may pad x or copy y.
@@ -169,8 +169,8 @@ def _in_order(array: Array, layout: str, target: str) -> tuple[Array, str]:
 def _met(problem: Problem, x: Array) -> tuple[Problem, Array]:
     """The oriented Problem for those inputs alone that the outputs ask for, and these."""
     axes = []
-    for letter, whole in zip(problem.spatial, problem.axes, strict=True):
-        axis, start, stop = whole.met
+    for letter, uncropped in zip(problem.spatial, problem.axes, strict=True):
+        axis, start, stop = uncropped.met
         axes.append(axis)
         x = lax.slice_in_dim(x, start, stop, axis=problem.layouts.x.index(letter))
     return replace(problem, axes=tuple(axes)), x

@@ -69,15 +69,15 @@ def work(problem: Problem, platform="cpu", precision=None) -> dict[str, float]:
     return transforms_launched(problem, work_of_units(problem, _work), platform)
 
 
-def transforms_launched(problem: Problem, found: dict[str, float], platform: str) -> dict[str, float]:
-    """`found`, and for an accelerator what that is there: two kernels a transform, its products, what lies between."""
+def transforms_launched(problem: Problem, counts: dict[str, float], platform: str) -> dict[str, float]:
+    """`counts`, and for an accelerator what that is there: two kernels a transform, its products, what lies between."""
     if platform == "cpu":
-        return found
-    moved = array_bytes(problem) + 4 * itemsize(problem) * found.get("points", 0.0)
-    pairs = 4 * (found.get("pairs", 0.0) + found.get("products", 0.0))  # of complex numbers
-    steps = found.get("steps", 0.0) + found.get("long steps", 0.0)
+        return counts
+    moved = array_bytes(problem) + 4 * itemsize(problem) * counts.get("points", 0.0)
+    pairs = 4 * (counts.get("pairs", 0.0) + counts.get("products", 0.0))  # of complex numbers
+    steps = counts.get("steps", 0.0) + counts.get("long steps", 0.0)
     unit = "float64" if itemsize(problem) > 4 + 4 * problem.is_complex else "float32"
-    return launches(8.0 * found["call"], moved, pairs, unit, steps=steps)
+    return launches(8.0 * counts["call"], moved, pairs, unit, steps=steps)
 
 
 def _work(problem: Problem) -> dict[str, float]:
@@ -94,17 +94,17 @@ def transform_work(problem: Problem, points: float, length: int, moved: float) -
     """The work of transforms of `length` over `points` in all, and of the products between them."""
     transforms = problem.g * (problem.n * problem.c + problem.m * problem.c + problem.n * problem.m)
     pairs = problem.n * problem.g * problem.c * problem.m * points / transforms
-    found = {
+    counts = {
         "points": points,
         "transforms": points / length,
         "elements": elements(problem),
         "moved": moved,
     }
-    found["steps" if length < LONG else "long steps"] = points * log2(length)
-    found["pairs" if problem.c > 1 else "products"] = pairs
+    counts["steps" if length < LONG else "long steps"] = points * log2(length)
+    counts["pairs" if problem.c > 1 else "products"] = pairs
     if problem.layouts.y[-1] not in problem.spatial:
-        found["transposed"] = points
-    return found
+        counts["transposed"] = points
+    return counts
 
 
 def memory(problem: Problem, platform="cpu") -> float:
@@ -141,8 +141,8 @@ def _span(axis: Axis) -> Span | None:
 def _spans(problem: Problem) -> list[Span] | None:
     """The spans of all axes of a unit, or None if no output has a term."""
     spans = [_span(axis.oriented(-1)[0]) for axis in problem.axes]
-    found = [span for span in spans if span is not None]
-    return found if len(found) == len(spans) else None
+    reached = [span for span in spans if span is not None]
+    return reached if len(reached) == len(spans) else None
 
 
 @cache

@@ -80,7 +80,7 @@ def _turned(problem: Problem) -> Problem:
 
 def _counted(
     problem: Problem, platform: str, precision, form: str, rows: float, columns: float, between: float = 0.0,
-    **more: float,
+    **extra: float,
 ) -> dict[str, float]:  # fmt: skip
     """The work of a form with so many numbers between: patches, products that are summed later, windows."""
     products = all_products(problem)
@@ -88,11 +88,13 @@ def _counted(
         phases, moved = phase_count(problem), operand(problem, platform).itemsize * between
         blocks = max(1.0, moved / _limit(problem, platform))
         pairs = products / (problem.c * problem.m) * tiled(problem.c) * tiled(problem.m)
-        found = launches(4.0 * phases * blocks, array_bytes(problem) + 2 * moved, pairs, multiplier(problem, precision))
-        return found | {"trips": blocks - 1}
-    found = {"call": 1.0, "products": products, "elements": elements(problem), form: products}
-    found |= {f"{form}, over rows": products / rows, f"{form}, over columns": products / columns}
-    return found | {f"{form}, over both": products / (rows * columns)} | woven(problem) | more
+        counts = launches(
+            4.0 * phases * blocks, array_bytes(problem) + 2 * moved, pairs, multiplier(problem, precision)
+        )
+        return counts | {"trips": blocks - 1}
+    counts = {"call": 1.0, "products": products, "elements": elements(problem), form: products}
+    counts |= {f"{form}, over rows": products / rows, f"{form}, over columns": products / columns}
+    return counts | {f"{form}, over both": products / (rows * columns)} | woven(problem) | extra
 
 
 def _limit(problem: Problem, platform: str) -> int:
@@ -101,10 +103,10 @@ def _limit(problem: Problem, platform: str) -> int:
 
 
 def _product_work(problem: Problem, platform: str, precision) -> dict[str, float]:
-    rows, more = problem.n if problem.outputs == 1 else problem.c, {"matrices": problem.g + 0.0}
+    rows, extra = problem.n if problem.outputs == 1 else problem.c, {"matrices": problem.g + 0.0}
     if any(abs(axis.S * axis.D) > 1 or axis.p for axis in problem.axes):
-        more["window"] = problem.n * problem.g * problem.c * max(problem.taps, problem.outputs) + 0.0
-    return _counted(problem, platform, precision, "product", rows, problem.m, **more)
+        extra["window"] = problem.n * problem.g * problem.c * max(problem.taps, problem.outputs) + 0.0
+    return _counted(problem, platform, precision, "product", rows, problem.m, **extra)
 
 
 def _layer_work(problem: Problem, platform: str, precision) -> dict[str, float]:
@@ -113,8 +115,8 @@ def _layer_work(problem: Problem, platform: str, precision) -> dict[str, float]:
     columns = problem.m * prod(problem.axes[d].K for d in summed)
     between = problem.g * _layer_elements(problem)
     blocks = problem.g * (1 + itemsize(problem) * between / LIMITS["cpu"].layer)
-    more = {f"patches{_by_groups(problem)}": between, "pieces": between / problem.c, "blocks": blocks}
-    return _counted(problem, platform, precision, "layer", rows, columns, between, **more)
+    extra = {f"patches{_by_groups(problem)}": between, "pieces": between / problem.c, "blocks": blocks}
+    return _counted(problem, platform, precision, "layer", rows, columns, between, **extra)
 
 
 def _kernel_work(problem: Problem, platform: str, precision) -> dict[str, float]:
@@ -124,8 +126,8 @@ def _kernel_work(problem: Problem, platform: str, precision) -> dict[str, float]
     rows = problem.n * problem.outputs * problem.m // columns
     between = problem.g * _kernel_elements(turned, moved)
     blocks = problem.g * (1 + itemsize(problem) * between / LIMITS["cpu"].kernel)
-    more = {"windows by groups" if problem.g > 1 else "windows": between, "blocks": blocks}
-    return _counted(problem, platform, precision, "kernel", rows, columns, between, **more)
+    extra = {"windows by groups" if problem.g > 1 else "windows": between, "blocks": blocks}
+    return _counted(problem, platform, precision, "kernel", rows, columns, between, **extra)
 
 
 def _by_groups(problem: Problem) -> str:
@@ -136,8 +138,8 @@ def _by_groups(problem: Problem) -> str:
 def _held(problem: Problem, platform: str, between: float) -> float:
     """Bytes of a block's numbers between, and of the padded input where it is not cut."""
     size = itemsize(problem)
-    whole = size * padded_elements(problem) if problem.n == 1 or problem.c == 1 else 0
-    return 2 * min(float(_limit(problem, platform)), size * between) + whole
+    padded_bytes = size * padded_elements(problem) if problem.n == 1 or problem.c == 1 else 0
+    return 2 * min(float(_limit(problem, platform)), size * between) + padded_bytes
 
 
 def _layer_memory(problem: Problem, platform: str) -> float:

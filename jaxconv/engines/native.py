@@ -4,6 +4,7 @@ Its row in the table of engines, so that a plan names it: it does not run yet, a
 extra `jaxconv[native]`, where there is one for the machine.
 """
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from jax import Array
@@ -14,12 +15,17 @@ from jaxconv.problem import Problem
 LIBRARY = "onednn-cpu-gomp"
 
 
-def refusal(problem: Problem, platform: str | None) -> str | None:
+@cache
+def reason() -> str:
+    """Why it does not run."""
     try:
-        found = f"{LIBRARY} {version(LIBRARY)}"
+        return f"this version of jaxconv does not call {LIBRARY} {version(LIBRARY)} yet; use method='auto'."
     except PackageNotFoundError:
-        return f"native: {LIBRARY} is not installed; install jaxconv[native], or use method='auto'."
-    return f"native: this version of jaxconv does not call {found} yet; use method='auto'."
+        return f"{LIBRARY} is not installed; install jaxconv[native], or use method='auto'."
+
+
+def refusal(problem: Problem, platform: str | None) -> str | None:
+    return f"native: {reason()}"
 
 
 def work(problem: Problem, platform="cpu", precision=None) -> dict[str, float]:

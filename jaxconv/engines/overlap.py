@@ -73,9 +73,9 @@ def _work(problem: Problem) -> dict[str, float]:
         y_points *= blocks if layer else n
     n, g, c, m = problem.n, problem.g, problem.c, problem.m
     points = g * (n * c * x_points + m * c * w_points + n * m * y_points)
-    found = transform_work(problem, points, prod(sizes), g * n * c * x_points)
-    found["pairs" if c > 1 else "products"] = n * g * c * m * (x_points if layer else w_points)
-    return found
+    counts = transform_work(problem, points, prod(sizes), g * n * c * x_points)
+    counts["pairs" if c > 1 else "products"] = n * g * c * m * (x_points if layer else w_points)
+    return counts
 
 
 def memory(problem: Problem, platform="cpu") -> float:
@@ -98,17 +98,17 @@ def lengths(spans: Sequence[int], positions: Sequence[int]) -> list[int]:
     >>> lengths([101], [10**6]), lengths([31, 31], [1024, 1024]), lengths([3], [5])
     ([1024], [1080, 1080], [7])
     """
-    found = []
+    chosen = []
     for span, count in zip(spans, positions, strict=True):
         if span == 1:
-            found.append(1)
+            chosen.append(1)
             continue
-        whole = fast_length(count + span - 1)
-        candidates = [n for e in range(5, 25) if 2 * span <= (n := 1 << e) < whole] + [whole]
+        one_block = fast_length(count + span - 1)
+        candidates = [n for e in range(5, 25) if 2 * span <= (n := 1 << e) < one_block] + [one_block]
         dimension = sum(s > 1 for s in spans)
         least = 1024 if dimension == 1 else 128 if dimension == 2 else 32
-        found.append(min(candidates, key=lambda n: -(-count // (n - span + 1)) * n * (log2(max(n, least)) + 4)))
-    return found
+        chosen.append(min(candidates, key=lambda n: -(-count // (n - span + 1)) * n * (log2(max(n, least)) + 4)))
+    return chosen
 
 
 def _layer(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:

@@ -46,17 +46,17 @@ def axis_phases(axis: Axis) -> list[tuple[int, int, Axis | None]]:
     [(0, 1, 1, 4), (1, 0, 2, 4)]
     """
     q, r = axis.L // gcd(axis.L, axis.S), axis.L // gcd(axis.L, axis.D)
-    found = []
+    parts = []
     for a in range(q):
         b = next((b for b in range(r) if (axis.S * a + axis.D * b - axis.p) % axis.L == 0), None)
         outputs = len(range(a, axis.O, q))
         if b is None or b >= axis.K:
-            found.append((a, 0, None))
+            parts.append((a, 0, None))
             continue
         p = (axis.p - axis.S * a - axis.D * b) // axis.L
         sub = Axis(axis.I, len(range(b, axis.K, r)), outputs, 1, axis.S * q // axis.L, axis.D * r // axis.L, p)
-        found.append((a, b, sub))
-    return found
+        parts.append((a, b, sub))
+    return parts
 
 
 def bounded(problem: Problem) -> Problem:
@@ -76,8 +76,8 @@ def phases(problem: Problem) -> list[Problem]:
     """The problems with L = 1 that `by_phases` runs for a Problem, oriented: those that are not empty."""
     problem = bounded(replace(problem, axes=tuple(axis.oriented(+1)[0] for axis in problem.axes)))
     met = ([sub for _, _, sub in axis_phases(axis) if sub is not None] for axis in problem.axes)
-    found = (replace(problem, axes=some) for some in product(*met))
-    return [phase for phase in found if not phase.is_empty]
+    every = (replace(problem, axes=some) for some in product(*met))
+    return [phase for phase in every if not phase.is_empty]
 
 
 @lru_cache(maxsize=32)  # two engines ask
@@ -88,11 +88,11 @@ def units(problem: Problem) -> tuple[Problem, ...]:
 
 def work_of_units(problem: Problem, work: Callable[[Problem], dict[str, float]]) -> dict[str, float]:
     """The work of all units, of putting them together, and of as many programs."""
-    found, parts = woven(problem), units(problem)
+    counts, parts = woven(problem), units(problem)
     for part in map(work, parts):
         for name, count in part.items():
-            found[name] = found.get(name, 0.0) + count
-    return found | {"call": float(max(1, len(parts)))}
+            counts[name] = counts.get(name, 0.0) + count
+    return counts | {"call": float(max(1, len(parts)))}
 
 
 def _unit(problem: Problem) -> Problem:

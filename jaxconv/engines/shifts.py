@@ -64,10 +64,10 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
     return None
 
 
-def _counted(problem: Problem, **more: float) -> dict[str, float]:
-    """The work on CPU that every form has, and `more`."""
+def _counted(problem: Problem, **extra: float) -> dict[str, float]:
+    """The work on CPU that every form has, and `extra`."""
     common = {"call": 1.0, "products": all_products(problem), "elements": elements(problem)}
-    return common | woven(problem) | more
+    return common | woven(problem) | extra
 
 
 def _held(problem: Problem, numbers: float) -> float:
@@ -91,14 +91,14 @@ def _fused_work(problem: Problem, platform: str, precision) -> dict[str, float]:
     form = "fused" + (" by features" if problem.c * problem.m > 1 else "") + (" with stride" if strided else "")
     long = [letter for letter, size in zip(problem.layouts.y, problem.y_shape, strict=True) if size > 1]
     last = long[-1] if long else "m"
-    found = _counted(problem) | {
+    counts = _counted(problem) | {
         form: products,
         f"{form}, short rows": products / problem.y_shape[problem.layouts.y.index(last)],
         "loops": prod(problem.y_shape) * (-(-problem.taps * problem.c // limits.fused) - 1.0),
     }
     if problem.c * problem.m > 1 and last in "gm":
-        found["narrow features"] = products / (problem.g * problem.m)
-    return found
+        counts["narrow features"] = products / (problem.g * problem.m)
+    return counts
 
 
 def _fused_memory(problem: Problem, platform: str) -> float:
@@ -233,14 +233,14 @@ def _staggered(problem: Problem, x: Array) -> tuple[Problem, Array]:
     taps = product(*(range(axis.K) for axis in problem.axes))
     lines = {sum(step * j for step, j in zip(steps, k, strict=True)) // LINE for k in taps}
     crowd = max(Counter(line % (PAGE // LINE) for line in lines).values())
-    more = LINE // itemsize
-    rows = [c for c, size in sizes.items() if size >= more]
+    line = LINE // itemsize
+    rows = [c for c, size in sizes.items() if size >= line]
     if not rows or crowd <= WAYS:
         return problem, padded(problem, x)
     if rows[-1] not in problem.spatial:
-        return problem, padded(problem, x, {rows[-1]: more})
+        return problem, padded(problem, x, {rows[-1]: line})
     axes = [
-        replace(axis, O=axis.O + -(-more // axis.S)) if c == rows[-1] else axis
+        replace(axis, O=axis.O + -(-line // axis.S)) if c == rows[-1] else axis
         for c, axis in zip(problem.spatial, problem.axes, strict=True)
     ]
     problem = replace(problem, axes=tuple(axes))
@@ -249,9 +249,9 @@ def _staggered(problem: Problem, x: Array) -> tuple[Problem, Array]:
 
 def _read(problem: Problem, v: Array, starts, counts, steps) -> Array:
     """A window of v, without the features that `_staggered` adds."""
-    found = window(problem.layouts.x, v, starts, counts, steps)
-    extents = [getattr(problem, c) if c in "ngc" else n for c, n in zip(problem.layouts.x, found.shape, strict=True)]
-    return lax.slice(found, [0] * found.ndim, extents)
+    entries = window(problem.layouts.x, v, starts, counts, steps)
+    extents = [getattr(problem, c) if c in "ngc" else n for c, n in zip(problem.layouts.x, entries.shape, strict=True)]
+    return lax.slice(entries, [0] * entries.ndim, extents)
 
 
 def _fused(problem: Problem, x: Array, w: Array, platform: str) -> Array:
@@ -322,11 +322,11 @@ def _over_outputs(problem: Problem, x: Array, w: Array, precision, platform: str
         return multiply(read(o, v), lx, w, lw, point, precision)
 
     if platform != "cpu" and prod(O) <= UNROLLED and problem.n * problem.m > 1:  # likewise
-        found = []
+        results = []
         for o in product(*map(range, O)):
-            found.append(output(o, v))
-            v, found[-1] = lax.optimization_barrier((v, found[-1]))
-        y = jnp.stack(found)
+            results.append(output(o, v))
+            v, results[-1] = lax.optimization_barrier((v, results[-1]))
+        y = jnp.stack(results)
     elif platform != "cpu" and prod(O) <= UNROLLED:  # the products side by side, before g, so that one kernel sums all
         factor, at = spread(w, lw.replace("m", "n"), lx), lx.index("g")
         y = jnp.stack([read(o) * factor for o in product(*map(range, O))], at).sum(
@@ -374,9 +374,9 @@ def _along_lanes(problem: Problem, x: Array, w: Array, precision, platform: str)
     K, O, S, D = ([getattr(axis, name) for axis in problem.axes] for name in "KOSD")
     others = list(product(*([0] if d == along else range(n) for d, n in enumerate(O))))
     # A few groups of zeros more, where the terms along the axis would crowd a set of the cache.
-    more = LINE // w.dtype.itemsize
+    line = LINE // w.dtype.itemsize
     crowded = problem.n * problem.m == 1 and PAGE // gcd(problem.g * w.dtype.itemsize, PAGE) < WAYS
-    added_groups = {"g": more} if crowded and problem.g >= 4 * more else {}
+    added_groups = {"g": line} if crowded and problem.g >= 4 * line else {}
     shape = [dict(zip(lw, w.shape, strict=True)).get(c, problem.n) + added_groups.get(c, 0) for c in layout]
     shape[layout.index(letter)] = O[along]
     count = divisor(problem.c, int(KEPT * problem.c / (len(others) * prod(shape))))
@@ -395,14 +395,14 @@ def _along_lanes(problem: Problem, x: Array, w: Array, precision, platform: str)
         of_w = lax.pad(of_w, jnp.zeros((), w.dtype), [(0, added_groups.get(c, 0), 0) for c in lw])
 
         def total(o) -> Array:
-            found, counts, steps = [], K.copy(), D.copy()
+            terms, counts, steps = [], K.copy(), D.copy()
             at = [s * a for s, a in zip(S, o, strict=True)]
             counts[along], steps[along] = O[along], S[along]
             for t in range(length):
                 at[along] = D[along] * t
                 entry = lax.slice_in_dim(of_w, t, t + 1, axis=lw.index(letter))
-                found.append(multiply(window(lx, of_x, at, counts, steps), lx, entry, lw, layout))
-            return pairwise(found)
+                terms.append(multiply(window(lx, of_x, at, counts, steps), lx, entry, lw, layout))
+            return pairwise(terms)
 
         return [a + total(o) for a, o in zip(sums, others, strict=True)]
 

@@ -70,14 +70,14 @@ def schemes(taps: int, axes: int) -> list[Scheme]:
     """The ways to cut an axis of that many taps, where `axes` are transformed."""
     if taps == 1:
         return [Scheme(1, 1, 1)]
-    found = []
+    ways = []
     for blocks, m in product(range(1, 4), TILES):
         r = -(-taps // blocks)
         if blocks > 1:
             r = -(-r // m) * m
         if m + r - 1 <= MOST[axes] and r * (blocks - 1) < taps:
-            found.append(Scheme(m, r, blocks))
-    return found
+            ways.append(Scheme(m, r, blocks))
+    return ways
 
 
 @cache
@@ -177,10 +177,10 @@ def work(problem: Problem, platform="cpu", precision=None) -> dict[str, float]:
 
 
 def memory(problem: Problem, platform="cpu") -> float:
-    found, size = work(problem), itemsize(problem)
+    counts, size = work(problem), itemsize(problem)
     form = "layer" if problem.is_layer else "kernel"
     limit = LIMITS[platform].layer if form == "layer" else LIMITS[platform].kernel
-    return 2 * min(size * (found[f"{form} input"] + found[f"{form} output"]), float(limit)) + size * found["kernels"]
+    return 2 * min(size * (counts[f"{form} input"] + counts[f"{form} output"]), float(limit)) + size * counts["kernels"]
 
 
 # ---- tiles
@@ -279,9 +279,9 @@ def _layer(problem: Problem, x: Array, w: Array, precision, platform: str) -> Ar
     blocks = prod(s.blocks for s in plans)
     cells = prod(-(-axis.O // s.m) for axis, s in zip(problem.axes, plans, strict=True))
     between = itemsize(problem) * problem.n * problem.g * points * cells * (problem.c + blocks * problem.m)
-    whole = [s.m * axis.D for axis, s in zip(problem.axes, plans, strict=True)]
+    unit = [s.m * axis.D for axis, s in zip(problem.axes, plans, strict=True)]
     block = partial(_layer_block, lu=lw, schemes=plans, precision=_exact(precision, platform), platform=platform)
-    return over_outputs(problem, x, u, LIMITS[platform].layer / between, block, whole)
+    return over_outputs(problem, x, u, LIMITS[platform].layer / between, block, unit)
 
 
 def _layer_block(
@@ -361,9 +361,9 @@ def _kernel(problem: Problem, x: Array, w: Array, precision, platform: str) -> A
         itemsize(problem) * problem.c * problem.g * points * cells * (blocks * problem.n + problem.m)
     )
     ly = problem.layouts.y
-    whole = [s.m * axis.S for axis, s in zip(problem.axes, plans, strict=True)]
+    unit = [s.m * axis.S for axis, s in zip(problem.axes, plans, strict=True)]
     block = partial(_kernel_block, schemes=plans, precision=_exact(precision, platform), platform=platform)
-    z = over_sums(problem, x, w, size, block, whole)
+    z = over_sums(problem, x, w, size, block, unit)
     layout = "".join(LETTERS[d] for d, s in enumerate(plans) if s.n > 1) + ly
     for d, scheme in enumerate(plans):  # y = G^T z; the blocks of taps lie along the axis' own letter
         place = layout.index(problem.spatial[d])

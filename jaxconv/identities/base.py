@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxconv.boundary import BOUNDARIES as boundaries
 from jaxconv.engines import ENGINES
 from jaxconv.jaxprs import contractions, evaluate, everywhere
 from jaxconv.planner import PASSES, Options, refusal
@@ -29,7 +30,7 @@ KINDS = {"integer": "iu", "real": "fV", "complex": "c"}  # NumPy's letters; ml_d
 EVERY = ("integer", "real", "complex")
 INEXACT = ("real", "complex")
 MODES = ("full", "same", "valid")
-BOUNDARIES = ("constant", "reflect", "mirror", "nearest", "wrap")
+BOUNDARIES = tuple(boundary.name for boundary in boundaries if boundary.ndimage)
 
 # Shapes of a signal or image and of a kernel, by size: each seed takes the next.
 SHAPES = [

@@ -129,8 +129,8 @@ def _correlate_transpose(
     if padding in ("SAME", "VALID") or use_consistent_padding:
         forms = [padding] * len(kernel) if isinstance(padding, str) else pairs(call, padding, len(kernel))
         padding = [_transposed_pads(d * (k - 1) + 1, s, f) for k, s, d, f in zip(kernel, S, D, forms, strict=True)]
-    more = integers(call, "output_padding", output_padding or (0,) * len(kernel), len(kernel))
-    if any(not 0 <= extra < max(s, d) for extra, s, d in zip(more, S, D, strict=True)):
+    extras = integers(call, "output_padding", output_padding or (0,) * len(kernel), len(kernel))
+    if any(not 0 <= extra < max(s, d) for extra, s, d in zip(extras, S, D, strict=True)):
         raise ValueError(
             f"`{call}` got output_padding={output_padding!r} with strides={S} and rhs_dilation={D}: each entry must be "
             "at least 0 and less than the stride or the dilation. Pass how many positions the layer's stride left over."
@@ -138,7 +138,7 @@ def _correlate_transpose(
     axes = tuple(
         replace(axis, O=axis.O + extra)
         for axis, extra in zip(
-            lax_axes(call, spatial_of(lhs, dims.lhs_spec), kernel, ones, padding, S, D), more, strict=True
+            lax_axes(call, spatial_of(lhs, dims.lhs_spec), kernel, ones, padding, S, D), extras, strict=True
         )
     )
     if transpose_kernel != flip_kernel:

@@ -142,8 +142,7 @@ def correlate(
     Source: scipy.signal.correlate.
     """
     call = "jaxconv.correlate"
-    mode, origin, lags = (frozen(call, n, v) for n, v in (("mode", mode), ("origin", origin), ("lags", lags)))
-    if lags is not None and (mode != "full" or origin != 0):
+    if lags is not None and (frozen(call, "mode", mode) != "full" or frozen(call, "origin", origin) != 0):
         raise ValueError(
             f"`{call}` got lags={lags!r} with mode={mode!r} and origin={origin!r}: lags say where the output lies. "
             "Leave out mode and origin."

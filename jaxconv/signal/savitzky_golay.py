@@ -10,10 +10,11 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxconv.arguments import as_floating, axis_indices, positive
+from jaxconv.boundary import names
 from jaxconv.ndimage.base import How
 from jaxconv.ndimage.convolution import convolve1d
 
-MODES = ("mirror", "constant", "nearest", "wrap", "interp")
+MODES = (*names("savgol"), "interp")
 
 
 def savgol_coeffs(
