@@ -43,6 +43,8 @@ def test_what_accelerators_run(name, engine):
     """The forms that an engine takes for a GPU, compiled for this processor."""
     engine = INSTALLED[engine]
     problems = [of(PROBLEMS[name]) for of in PASSES.values()]
+    if engine.name == "gemm" and problems[0].dtypes.x == "bfloat16":
+        pytest.skip("XLA has no product of bfloat16 that is summed in float32 for this processor (DotThunk)")
     able = [p for p in problems if not engine.refusal(p, "gpu") and not p.is_empty]
     if jnp.issubdtype(problems[0].dtypes.y, jnp.integer) != jnp.issubdtype(problems[0].dtypes.x, jnp.integer):
         able = able[:1]  # (integers have no derivatives)
