@@ -4,8 +4,8 @@ from jaxconv import lax, matching, ndimage, signal
 from jaxconv.plan import plan
 from jaxconv.signal import convolve, correlate
 from jaxconv.tune import tune
+from jaxconv.versions import __version__ as __version__
 from jaxconv.versions import show_versions
 from jaxconv.wisdom import wisdom
 
 __all__ = ["convolve", "correlate", "lax", "matching", "ndimage", "plan", "show_versions", "signal", "tune", "wisdom"]
-__version__ = "0.1.0"

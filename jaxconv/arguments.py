@@ -196,6 +196,8 @@ def output_dtype(call: str, dtype, preferred) -> np.dtype:
     if preferred is None:
         return jnp.dtype(dtype)
     try:
+        if isinstance(preferred, np.generic):  # NumPy would take its own dtype
+            raise TypeError
         wanted = jnp.empty((), preferred).dtype
     except TypeError as e:
         raise TypeError(

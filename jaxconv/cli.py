@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-import jaxconv
 from jaxconv.plan import plan as plan_of
 from jaxconv.problem import Problem
 from jaxconv.tune import tune as tune_of
+from jaxconv.versions import __version__
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 Target = Annotated[
@@ -28,7 +28,7 @@ Target = Annotated[
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"jaxconv {jaxconv.__version__}")
+        print(f"jaxconv {__version__}")
         raise typer.Exit
 
 
@@ -74,7 +74,7 @@ def verify(
     device: Annotated[str | None, typer.Option(help="a platform of JAX's, such as cpu, gpu or gpu:1")] = None,
     seeds: Annotated[int, typer.Option(help="random cases, each of the next shapes; 1000 is a soak", min=1)] = 1,
     json: Annotated[Path | None, typer.Option(help="write the report as JSON")] = None,
-    html: Annotated[Path | None, typer.Option(help="write the report as one HTML page; wants jaxconv[report]")] = None,
+    html: Annotated[Path | None, typer.Option(help="write the report as an HTML page; wants jaxconv\\[report]")] = None,
     progress: Annotated[bool, typer.Option(help="show a progress bar")] = True,
 ) -> None:
     """Verify the identities of convolution and correlation on this device; exit with 1 if any fails."""

@@ -193,7 +193,9 @@ def options_of(
 @lru_cache(maxsize=1024)
 def _parsed(call: str, method: Any, by_pass: bool, accuracy, precision, context, separable: bool) -> Options:
     names = ", ".join(map(repr, ("auto", *ENGINES, *((SEPARABLE,) if separable and not by_pass else ()))))
-    split: Literal["auto", "always"] = "always" if separable and method == SEPARABLE else "auto"
+    split: Literal["auto", "always"] = (
+        "always" if separable and isinstance(method, str) and method == SEPARABLE else "auto"
+    )
     if by_pass:
         method = {str(name): engine for name, engine in method}
         unknown = [name for name in method if name not in PASSES]

@@ -1,10 +1,13 @@
-"""Versions: what a report of a fault should say about the machine."""
+"""Versions: jaxconv's own, and what a report of a fault should say about the machine."""
 
 import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
+import jax
+
+__version__ = "0.1.0"
 PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "flax", "optax", "orbax-checkpoint", "onednn-cpu-gomp")
 VARIABLES = ("JAX_PLATFORMS", "JAX_ENABLE_X64", "JAXCONV_WISDOM", "XLA_FLAGS")
 
@@ -15,17 +18,13 @@ def show_versions() -> None:
     >>> show_versions()
     jaxconv ...
     """
-    import jax  # here: jaxconv --version does without
-
-    import jaxconv
-
-    found = {"jaxconv": jaxconv.__version__, "python": sys.version.split()[0], "machine": platform.platform()}
+    lines = {"jaxconv": __version__, "python": sys.version.split()[0], "machine": platform.platform()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            lines[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "-"
-    found["devices"] = ", ".join(f"{device.platform}:{device.device_kind}" for device in jax.devices())
-    found |= {name: os.environ[name] for name in VARIABLES if name in os.environ}
-    for name, value in found.items():
+            lines[package] = "-"
+    lines["devices"] = ", ".join(f"{device.platform}:{device.device_kind}" for device in jax.devices())
+    lines |= {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    for name, value in lines.items():
         print(f"{name:18}{value}")

@@ -29,7 +29,7 @@ PAGE = ROOT / "docs" / "machines.md"
 # The core: every public name, every engine, and the values of the sums.
 CORE = [
     *("test_surface", "test_literal", "test_engines", "test_lax", "test_signal", "test_ndimage", "test_integers"),
-    *("test_along", "test_separable", "test_flax"),
+    *("test_batched", "test_separable", "test_flax"),
 ]
 QUICK = ["test_signal", "test_ndimage", "test_flax"]
 PYTHONS = {"3.11": "0.10.2", "3.12": "0.12.0.1", "3.13": "0.12.0.1", "3.12, accelerator machine's": "0.11.2"}

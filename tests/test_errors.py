@@ -85,6 +85,12 @@ CALLS = {
     "float stride after an integer's": (
         lambda: (layer(strides=(1, 1)), layer(strides=(1.0, 1))), TypeError, "window_strides=(1.0, 1)", "integers",
     ),
+    "method array": (
+        lambda: jaxconv.convolve(x1, h1, method=np.array([1, 2])), TypeError, "method=array([1, 2])", "The names are",
+    ),
+    "preferred number": (
+        lambda: jaxconv.convolve(x1, h1, preferred_element_type=np.float32(1.0)), TypeError, "preferred_element_type", "a dtype",
+    ),
     "lags and an origin": (
         lambda: jaxconv.correlate(x1, h1, lags=1, origin=np.array([0])), ValueError, "lags=1", "Leave out mode and origin",
     ),

@@ -11,7 +11,9 @@ import pytest
 
 import jaxconv
 from jaxconv import attribution, lax, layers, matching, ndimage, signal
+from scripts import matrix
 from scripts.stays import calls, stays
+from tests.faults import FAULTS
 
 ROOT = Path(__file__).parent.parent
 STREET = [
@@ -50,6 +52,7 @@ def test_each_file_imports_only_from_those_above_it(path):
         names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         for name in names:
             assert not name.startswith("jax._src")
+            assert name != "jaxconv"  # it imports them all
             if name.startswith("jaxconv."):
                 other = name.split(".")[1]
                 assert STREET.index(other) < STREET.index(part) or other == part in FOLDERS
@@ -65,7 +68,17 @@ def test_each_file_names_its_idea_and_is_of_readable_length(path):
 def test_the_version_stands_in_one_place():
     assert f"version: {jaxconv.__version__}\n" in (ROOT / "CITATION.cff").read_text()
     assert re.search(rf"^## (Unreleased|{jaxconv.__version__})", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert 'path = "jaxconv/__init__.py"' in (ROOT / "pyproject.toml").read_text()
+    assert 'path = "jaxconv/versions.py"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_the_tests_that_the_matrix_runs_exist():
+    for name in (*matrix.CORE, *matrix.QUICK):
+        assert (ROOT / "tests" / f"{name}.py").exists(), name
+
+
+def test_the_page_of_faults_is_of_the_faults_that_are_planted():
+    page = (ROOT / "docs" / "faults.md").read_text()
+    assert [f.what for f in FAULTS if f"| {f.what} | {f.where} | " not in page] == []
 
 
 def test_what_is_public():

@@ -46,8 +46,8 @@ def savgol_coeffs(
 
     Raises
     ------
-    ValueError
-        A polyorder or pos that does not fit the window, an unknown use.
+    ValueError, TypeError
+        A polyorder or pos that does not fit the window, an unknown use, sizes that are no integers.
 
     Static under `jax.jit`: everything.
 
@@ -96,7 +96,7 @@ def savgol_filter(
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         A window longer than x with mode 'interp', an unknown mode, and what `savgol_coeffs` refuses.
 
     Static under `jax.jit`: everything but x and cval.
@@ -109,8 +109,7 @@ def savgol_filter(
     x = as_floating(call, "x", x)
     if mode not in MODES:
         raise ValueError(
-            f"`{call}` got mode={mode!r}: mode must be 'mirror', 'constant', 'nearest', 'wrap' or 'interp'. "
-            "Pass 'interp'."
+            f"`{call}` got mode={mode!r}: mode must be one of {', '.join(map(repr, MODES))}. Pass 'interp'."
         )
     h = savgol_coeffs(window_length, polyorder, deriv, delta)
     if mode != "interp":
