@@ -66,6 +66,15 @@ def test_lags_are_a_window_of_the_whole_correlation(lags):
         assert found[place] == sum(terms)
 
 
+@pytest.mark.parametrize("name", ["fftconvolve", "oaconvolve"])
+@pytest.mark.parametrize("shapes", [((2, 1), (1, 2)), ((1, 1), (3, 1)), ((1,), (4,)), ((4,), (1,)), ((1, 2), (2, 1))])
+def test_where_nothing_is_transformed_the_arrays_are_multiplied(name, shapes):
+    x, h = (draw_integers(n, shape) for n, shape in enumerate(shapes))
+    for mode in ("full", "same", "valid"):
+        expected = getattr(scipy.signal, name)(x, h, mode)
+        np.testing.assert_array_equal(getattr(jaxconv.signal, name)(x, h, mode), expected)
+
+
 def test_only_the_lags_that_are_asked_for_are_computed():
     x = jax.ShapeDtypeStruct((100_000,), jnp.float32)
     [plan] = jaxconv.plan(lambda x: jaxconv.signal.autocorrelation(x, 10), x)

@@ -218,6 +218,14 @@ def test_no_zeros_are_inserted(name, engine):
         assert not any(interiors)
 
 
+# With the points 0, 1, -1, 2, -2, ... these are 3.9, 10.7, 19.5 and 25.
+@pytest.mark.parametrize(("m", "r", "most"), [(2, 3, 3.9), (3, 3, 6.0), (4, 3, 9.7), (4, 4, 17.4)])
+def test_winograds_points_let_errors_grow_little(m, r, most):
+    """The factor by which the bound of an output exceeds the norms of what it reads, along one axis."""
+    at, g, bt = map(np.abs, winograd.matrices(m, r))
+    assert (at @ (np.linalg.norm(g, axis=1) * np.linalg.norm(bt, axis=1))).max() <= most
+
+
 @pytest.mark.parametrize("taps", range(1, 13))
 def test_winograds_matrices_are_an_identity(taps):
     """y = A^T [(G w) * (B^T x)] is the correlation, for every scheme, to the roundings of float64."""

@@ -48,7 +48,20 @@ from jaxconv.engines.fft import refuse_exact
 from jaxconv.engines.polyphase import phases, runner, woven
 from jaxconv.problem import Problem
 
-POINTS = [Fraction(p) for p in ("0", "1", "-1", "2", "-2", "1/2", "-1/2")]  # and infinity
+# The finite points by their number; infinity is one more. Their powers and distances decide how errors grow: of dyadic
+# points these have the least growth that was found (0, 1, -1, 2, -2, ... have twice as much).
+POINTS = {
+    count: [Fraction(p) for p in points.split()]
+    for count, points in {
+        1: "0",
+        2: "0 1",
+        3: "0 1 -1",
+        4: "3/8 -3/8 21/16 -21/16",
+        5: "0 5/8 -5/8 3/2 -3/2",
+        6: "3/8 -3/8 13/16 -13/16 27/16 -27/16",
+        7: "0 1 -1 2 -2 1/2 -1/2",
+    }.items()
+}
 MOST = (8, 8, 7, 6)  # points of an axis where so many are transformed: errors grow with each, and multiply
 LETTERS = "PQR"  # the points of each axis
 TILES = (2, 3, 4)
@@ -95,7 +108,7 @@ def matrices(m: int, r: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
            [ 0., -1.,  0.,  1.]])
     """
     n = m + r - 1
-    points = POINTS[: n - 1]
+    points = POINTS[n - 1]
 
     def evaluation(k: int) -> list[list[Fraction]]:
         return [[p**j for j in range(k)] for p in points] + [[Fraction(int(j == k - 1)) for j in range(k)]]

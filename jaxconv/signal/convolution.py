@@ -227,12 +227,12 @@ def _by_fft(call: str, in1, in2, mode, axes, engine: str, precision) -> Array:
     shapes = [(1,) * (rank - np.ndim(a)) + np.shape(a) for a in (in1, in2)]
     along = tuple(range(rank)) if axes is None else axis_indices(call, "axes", axes, rank)
     convolved = tuple(d for d in along if 1 not in (shapes[0][d], shapes[1][d]))
+    if mode == "valid" and (axes is not None or np.ndim(in1) == np.ndim(in2)):
+        axes = convolved  # axes of length 1 broadcast: they do not forbid 'valid'
     # As SciPy: where there is nothing to transform the arrays are multiplied, whatever their dtype.
     if not convolved:
         return sum_of(call, in1, in2, Modes(mode, True), options_of(call, precision=precision), axes=axes)
     in1, in2 = as_floating(call, "in1", in1), as_floating(call, "in2", in2)
-    if mode == "valid" and (axes is not None or np.ndim(in1) == np.ndim(in2)):
-        axes = convolved  # axes of length 1 broadcast: they do not forbid 'valid'
     options = options_of(call, "fft", precision=precision)
     if engine == "overlap":
         options = options._replace(forward=(engine, "fft"), input="auto", kernel="auto")

@@ -51,7 +51,8 @@ def convolve2d(
 
     Static under `jax.jit`: everything but in1, in2 and fillvalue.
 
-    Differs from SciPy: empty arrays give empty sums.
+    Differs from SciPy: empty arrays give empty sums; a fillvalue that in1's integers do not hold is taken modulo
+    2**bits, where SciPy warns.
 
     Source: scipy.signal.convolve2d.
     """
