@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 from jax import lax
@@ -18,7 +18,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 
 from jaxconv.arguments import renamed
 from jaxconv.costs import seconds
-from jaxconv.engines import ENGINES, Engine
+from jaxconv.engines import ENGINES, Engine, engines_of
 from jaxconv.problem import Problem
 from jaxconv.wisdom import SCOPE, VARIABLE, Wisdom, of_environment
 
@@ -26,7 +26,7 @@ PASSES = ("forward", "input", "kernel")
 SEPARABLE = "separable"  # the method of a known kernel that is split into one-dimensional ones
 PRECISION_NAMES = ("default", "fastest", "bfloat16", "high", "bfloat16_3x", "tensorfloat32", "highest", "float32")
 Method = str | Mapping[str, str]
-Accuracy = Literal["normwise", "elementwise"]
+Accuracy = Literal["normwise", "close", "elementwise"]
 Precision = str | lax.Precision | tuple[str, str] | tuple[lax.Precision, lax.Precision] | None
 
 
@@ -90,12 +90,13 @@ def candidates(problem: Problem, options: Options, platform: str) -> tuple[Candi
 def _candidates(problem: Problem, accuracy: str, precision, wisdom: Wisdom | None, platform: str):
     known = wisdom.measured(problem, platform) if wisdom else {}
     answers = []
-    for engine in ENGINES.values():
+    for engine in engines_of(accuracy).values():
         if no := _refusal(engine, problem, accuracy, platform):
             answers.append(Candidate(engine, no, None))
             continue
         estimate = 0.0 if problem.is_empty else seconds(engine, problem, platform, precision)
-        answers.append(Candidate(engine, None, estimate, known.get(engine.name)))
+        measured = known.get(engine.name) if engine in ENGINES.values() else None
+        answers.append(Candidate(engine, None, estimate, measured))
 
     def rank(c: Candidate):
         return c.refusal is not None, c.measured is None, c.measured or 0.0, c.seconds or 0.0
@@ -107,7 +108,7 @@ def choose(problem: Problem, options: Options, platform: str) -> Engine:
     """The engine for a Problem: the one that is asked for, or the cheapest that does not refuse."""
     if options.engines:
         check(problem, options, platform)
-        asked = (ENGINES[name] for name in options.engines)
+        asked = (engines_of(options.accuracy)[name] for name in options.engines)
         return next(engine for engine in asked if not _refusal(engine, problem, options.accuracy, platform))
     best = candidates(problem, options, platform)[0]
     assert best.refusal is None, "shifts serves every problem, elementwise"
@@ -138,7 +139,8 @@ def check(problem: Problem, options: Options, platform: str | None = None) -> No
 
 def refusal(problem: Problem, options: Options, platform: str | None = None) -> str | None:
     """The sentences of the engines that are asked for in this pass, if all refuse."""
-    answers = [_refusal(ENGINES[name], problem, options.accuracy, platform) for name in options.engines]
+    known = engines_of(options.accuracy)
+    answers = [_refusal(known[name], problem, options.accuracy, platform) for name in options.engines]
     return None if None in answers else " ".join(filter(None, answers)) or None
 
 
@@ -212,10 +214,11 @@ def _parsed(call: str, method: Any, by_pass: bool, accuracy, precision, context,
             )
         if name != "auto" and name not in ENGINES:
             raise ValueError(f"`{call}` got method={method!r}: the methods are {names}. Pass one of them.")
-    if not isinstance(accuracy, str) or accuracy not in ("normwise", "elementwise"):
+    if not isinstance(accuracy, str) or accuracy not in get_args(Accuracy):
         raise ValueError(
-            f"`{call}` got accuracy={accuracy!r}: it must be 'normwise' (every engine) or 'elementwise' "
-            "(only engines whose error is bounded element by element). Pass 'normwise'."
+            f"`{call}` got accuracy={accuracy!r}: it must be 'normwise' (every engine), 'close' (with errors close to "
+            "the plain sum's) or 'elementwise' (only engines whose error is bounded element by element). Pass "
+            "'normwise'."
         )
     if accuracy == "elementwise" and precision is None:
         precision = "highest"

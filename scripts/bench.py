@@ -2,6 +2,7 @@
 
     ./scripts/bench                          # every row, under 15 minutes on two cores
     ./scripts/bench --rows 'image|dense3x3'  # some
+    ./scripts/bench --draw 7 --count 6       # six rows of each family of scripts/draws.py, drawn with a seed
 
 Every library computes the same row from the same random float32 arrays; each answer is checked
 against float64 before it is timed. Blocks of calls of each library take turns over several rounds,
@@ -36,6 +37,7 @@ import numpy as np
 import scipy
 import torch
 import typer
+from draws import FAMILIES, drawn
 from rich.console import Console
 from rows import GPU, Row, rows
 
@@ -85,10 +87,16 @@ class Result:
         """The fastest of the other libraries."""
         return self.best(lambda name: not name.startswith("jax"))
 
-    def ratio(self, against: float, ours: str = "jaxconv") -> float:
+    def ratio(self, against: float) -> float:
         """How many times faster than `against` seconds we are."""
-        mine = self.libraries.get(ours)
+        mine = self.libraries.get("jaxconv")
         return against / mine.seconds if mine else nan
+
+    @property
+    def first(self) -> float:
+        """How many times longer our first call takes than JAX's."""
+        mine, today = (self.libraries.get(name) for name in ("jaxconv", self.today[0]))
+        return mine.first_call / today.first_call if mine and today else nan
 
 
 def calls(row: Row) -> dict[str, Callable]:
@@ -206,23 +214,26 @@ def machine() -> dict[str, str]:
     }
 
 
-def summary(results: list[Result]) -> list[tuple[str, int, float, float, float, float]]:
-    """(kind, rows, mean and least ratio to the best other library, mean and least to JAX today)."""
+SUMMARY = ("rows", "number", "to best other, mean", "10 %", "least", "to JAX today, mean", "least",
+           "first call, times JAX's, mean", "most")  # fmt: skip
+
+
+def summary(results: list[Result]) -> list[tuple[str, ...]]:
+    """By kind: ratios to the best other library and to JAX today, and of first calls; means are geometric."""
     kinds = {result.kind: [r for r in results if r.kind == result.kind] for result in results} | {"all": results}
     lines = []
     for kind, group in kinds.items():
-        other = [r.ratio(r.other[1]) for r in group]
-        today = [r.ratio(r.today[1]) for r in group]
-        lines.append(
-            (kind, len(group), geometric_mean(other), min(other, default=nan), geometric_mean(today), min(today))
-        )
+        other, today = ([r.ratio(getattr(r, name)[1]) for r in group] for name in ("other", "today"))
+        first = [r.first for r in group]
+        figures = (geometric_mean(other), float(np.nanquantile(other, 0.1)), min(other), geometric_mean(today),
+                   min(today), geometric_mean(first), max(first))  # fmt: skip
+        lines.append((kind, str(len(group)), *(f"{figure:.2f}" for figure in figures)))
     return lines
 
 
 def markdown(results: list[Result], about: dict[str, str]) -> str:
     lines = [", ".join(f"{key} {value}" for key, value in about.items()), ""]
-    lines += ["| rows | number | to best other, mean | least | to JAX today, mean | least |", "| --- |" + " --- |" * 5]
-    lines += [f"| {k} | {n} | {a:.2f} | {b:.2f} | {c:.1f} | {d:.2f} |" for k, n, a, b, c, d in summary(results)]
+    lines += [f"| {' | '.join(line)} |" for line in (SUMMARY, ["---"] * len(SUMMARY), *summary(results))]
     lines += [
         "",
         "| row | jaxconv ms | elementwise ms | best other | ms | ratio | JAX today | ms | ratio | first call s "
@@ -279,14 +290,17 @@ def write(folder: Path, name: str, save: Callable[[Path], object]) -> None:
 
 def main(
     pattern: Annotated[str, typer.Option("--rows", help="regular expression over row names")] = "",
+    draw: Annotated[int | None, typer.Option(help="draw the rows with this seed")] = None,
+    count: Annotated[int, typer.Option(help="rows drawn of each family", min=1)] = 6,
     rounds: Annotated[int, typer.Option(help="how often the libraries take turns")] = 5,
     block: Annotated[float, typer.Option(help="seconds of each turn")] = 0.05,
     out: Annotated[Path, typer.Option(help="folder of the results")] = Path("out/bench"),
 ) -> None:
     """Measure, print, and write JSON, Markdown and a picture."""
-    chosen = [row for row in rows() if re.search(pattern, row.name)]
+    every = rows() if draw is None else [row for family in FAMILIES for row in drawn(draw, count, family)]
+    chosen = [row for row in every if re.search(pattern, row.name)]
     if not chosen:
-        raise typer.BadParameter(f"--rows {pattern!r} names no row; the names: {', '.join(r.name for r in rows())}.")
+        raise typer.BadParameter(f"--rows {pattern!r} names no row; the names: {', '.join(r.name for r in every)}.")
     started, results = time.perf_counter(), []
     for row in chosen:
         result = measure(row, rounds, block)
@@ -301,7 +315,7 @@ def main(
         )
         jax.clear_caches()
         row.__dict__.pop("data", None)
-    about = machine()
+    about = machine() | ({} if draw is None else {"seed": str(draw), "rows a family": str(count)})
     text = markdown(results, about)
     write(out, "bench.md", lambda path: path.write_text(text))
     write(
@@ -310,12 +324,8 @@ def main(
         lambda path: path.write_text(json.dumps({"about": about, "rows": [asdict(r) for r in results]}, indent=1)),
     )
     write(out, "bench.png", lambda path: picture(results, about).savefig(path, dpi=120))
-    for kind, n, *ratios in summary(results):
-        console.print(
-            f"{kind:24} {n:3} rows; others: mean {ratios[0]:.2f}, least {ratios[1]:.2f}; "
-            f"JAX today: mean {ratios[2]:.1f}, least {ratios[3]:.2f}",
-            highlight=False,
-        )
+    for line in (SUMMARY, *summary(results)):
+        console.print("; ".join(line), highlight=False)
     console.print(f"{time.perf_counter() - started:.0f} s; {out}/bench.md, bench.json, bench.png")
 
 

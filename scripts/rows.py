@@ -212,7 +212,11 @@ def template(n: int, m: int) -> Row:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer in NHWC, HWIO; channels C -> O, one size for all spatial axes."""
+    """A layer in NHWC, HWIO; channels C -> O, one kernel extent, stride and dilation for all spatial axes.
+
+    pads: zeros at both ends of an axis; by default half of the kernel's extent.
+    transposed: the adjoint of the layer with these strides and pads; its kernel stands as that layer's, flipped.
+    """
 
     name: str
     N: int
@@ -223,24 +227,43 @@ class Layer:
     stride: int = 1
     dilation: int = 1
     groups: int = 1
+    pads: int | None = None
+    transposed: bool = False
 
     @property
     def d(self) -> int:
         return len(self.size)
 
+    @property
+    def pad(self) -> int:
+        return self.dilation * (self.kernel - 1) // 2 if self.pads is None else self.pads
+
+    @property
+    def out(self) -> tuple[int, ...]:
+        reach = self.dilation * (self.kernel - 1) - 2 * self.pad
+        if self.transposed:
+            return tuple(self.stride * (n - 1) + 1 + reach for n in self.size)
+        return tuple((n - reach - 1) // self.stride + 1 for n in self.size)
+
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        out = tuple(-(-n // self.stride) for n in self.size)
         w = (self.kernel,) * self.d + (self.C // self.groups, self.O)
-        return (self.N, *self.size, self.C), w, (self.N, *out, self.O)
+        return (self.N, *self.size, self.C), w, (self.N, *self.out, self.O)
+
+    @property
+    def products(self) -> int:
+        x, w, dy = map(prod, self.shapes())
+        return w * (x // self.C if self.transposed else dy // self.O)
 
     def call(self, convolution: Callable, **extra) -> Callable:
         spatial = "DHW"[3 - self.d :] if self.d > 1 else "W"
         numbers = ("N" + spatial + "C", spatial + "IO", "N" + spatial + "C")
-        half = self.dilation * (self.kernel - 1) // 2
+        stride, one = (self.stride,) * self.d, (1,) * self.d
+        pad = self.dilation * (self.kernel - 1) - self.pad if self.transposed else self.pad
         return partial(
             convolution,
-            window_strides=(self.stride,) * self.d,
-            padding=[(half, half)] * self.d,
+            window_strides=one if self.transposed else stride,
+            padding=[(pad, pad)] * self.d,
+            lhs_dilation=stride if self.transposed else one,
             rhs_dilation=(self.dilation,) * self.d,
             dimension_numbers=numbers,
             feature_group_count=self.groups,
@@ -256,48 +279,46 @@ class Layer:
         ]
 
     def torch_passes(self, channels_last: bool) -> list[Callable]:
-        half = self.dilation * (self.kernel - 1) // 2
         d = self.d
         layout = {2: torch.channels_last, 3: torch.channels_last_3d}.get(d) if channels_last else None
         first, last = [0, d + 1, *range(1, d + 1)], [0, *range(2, d + 2), 1]
+        spatial = [*range(d)]
+        of_w = [d, d + 1, *spatial] if self.transposed else [d + 1, d, *spatial]
+        back = [*range(2, d + 2), *((0, 1) if self.transposed else (1, 0))]
+        settings = (self.stride,) * d, (self.pad,) * d, (self.dilation,) * d, self.transposed, (0,) * d, self.groups
 
         def inward(a, permutation):
             a = a.permute(permutation).contiguous()
             return a.to(memory_format=layout) if layout else a
 
+        def flipped(w):
+            return w.flip(spatial) if self.transposed else w
+
         def ready(which: int):
             def with_data(x, w, dy):
                 device = "cuda" if GPU else "cpu"
                 x, w, dy = (torch.from_numpy(a).to(device) for a in (x, w, dy))
-                x, dy = inward(x, first), inward(dy, first)
-                w = inward(w, [d + 1, d, *range(d)])
-                settings = ((self.stride,) * d, (half,) * d, (self.dilation,) * d)
-                zero = (0,) * d
+                x, dy, w = inward(x, first), inward(dy, first), inward(flipped(w), of_w)
 
                 def call():
                     if which == 0:
-                        y = torch.convolution(x, w, None, *settings, False, zero, self.groups)
+                        y = torch.convolution(x, w, None, *settings)
                     else:
                         wanted = [which == 1, which == 2, False]
-                        y = torch.ops.aten.convolution_backward(
-                            dy, x, w, None, *settings, False, zero, self.groups, wanted
-                        )[which - 1]
+                        y = torch.ops.aten.convolution_backward(dy, x, w, None, *settings, wanted)[which - 1]
                     if GPU:
                         torch.cuda.synchronize()
                     return y
 
-                call.outward = (
-                    (lambda y: y.permute([*range(2, d + 2), 1, 0])) if which == 2 else lambda y: y.permute(last)
-                )
+                call.outward = lambda y: flipped(y.permute(back)) if which == 2 else y.permute(last)
                 return call
 
             return with_data
 
         return [ready(i) for i in range(3)]
 
-    def rows(self) -> Iterator[Row]:
-        x, w, dy = self.shapes()
-        products = prod(dy) * prod(w[:-1])
+    def row(self, which: int, name: str, kind: str) -> Row:
+        """A pass: 0 forward, 1 input gradient, 2 kernel gradient."""
         columns = {
             "jaxconv": self.passes(jaxconv.lax.conv_general_dilated),
             "jaxconv elementwise": self.passes(jaxconv.lax.conv_general_dilated, accuracy="elementwise"),
@@ -306,16 +327,19 @@ class Layer:
         torches = {"torch": self.torch_passes(False)}
         if self.d > 1:
             torches["torch channels last"] = self.torch_passes(True)
+        return Row(
+            name,
+            kind,
+            normal(*self.shapes()),
+            {name: f[which] for name, f in columns.items()},
+            {name: f[which] for name, f in torches.items()},
+            partial(self.truth, which),
+            self.products,
+        )
+
+    def rows(self) -> Iterator[Row]:
         for i, which in enumerate(PASSES):
-            yield Row(
-                f"{self.name} {which}",
-                f"net {which}",
-                normal(x, w, dy),
-                {name: f[i] for name, f in columns.items()},
-                {name: f[i] for name, f in torches.items()},
-                partial(self.truth, i),
-                products,
-            )
+            yield self.row(i, f"{self.name} {which}", f"net {which}")
 
     def truth(self, which: int, x, w, dy):
         """In float64, by PyTorch."""
@@ -340,7 +364,7 @@ LAYERS = [
 ]
 
 
-def per_example(batch: int, size: int, c: int, o: int) -> Row:
+def per_example(batch: int, size: int, c: int, o: int, kernel: int, kind: str = "per-example") -> Row:
     """The kernel gradient of every image by itself, by vmap of grad."""
 
     def gradients(convolution):
@@ -353,10 +377,10 @@ def per_example(batch: int, size: int, c: int, o: int) -> Row:
     # In PyTorch (and for the truth) images are groups of one image.
     def ready(x, w, dy):
         x, dy = (torch.from_numpy(a).permute(0, 3, 1, 2).reshape(1, -1, size, size).contiguous() for a in (x, dy))
-        weight = torch.zeros(batch * o, c, 3, 3, dtype=x.dtype)
+        weight = torch.zeros(batch * o, c, kernel, kernel, dtype=x.dtype)
         if GPU:
             x, dy, weight = x.cuda(), dy.cuda(), weight.cuda()
-        settings = ((1, 1), (1, 1), (1, 1), False, (0, 0), batch, [False, True, False])
+        settings = ((1, 1), (kernel // 2,) * 2, (1, 1), False, (0, 0), batch, [False, True, False])
 
         def call():
             y = torch.ops.aten.convolution_backward(dy, x, weight, None, *settings)[1]
@@ -364,7 +388,7 @@ def per_example(batch: int, size: int, c: int, o: int) -> Row:
                 torch.cuda.synchronize()
             return y
 
-        call.outward = lambda y: y.reshape(batch, o, c, 3, 3).permute(0, 3, 4, 2, 1)
+        call.outward = lambda y: y.reshape(batch, o, c, kernel, kernel).permute(0, 3, 4, 2, 1)
         return call
 
     def truth(*arrays):
@@ -372,14 +396,14 @@ def per_example(batch: int, size: int, c: int, o: int) -> Row:
         return call.outward(call()).cpu().numpy()
 
     return Row(
-        f"per-example kernel gradients {batch}x{size}x{size}x{c}",
-        "net kernel gradient",
-        normal((batch, size, size, c), (3, 3, c, o), (batch, size, size, o)),
+        f"per-example kernel gradients {batch}x{size}x{size}x{c}-{o} k{kernel}",
+        kind,
+        normal((batch, size, size, c), (kernel, kernel, c, o), (batch, size, size, o)),
         ours(lambda *a, accuracy: gradients(partial(jaxconv.lax.conv_general_dilated, accuracy=accuracy))(*a))
         | {"jax lax": gradients(jax.lax.conv_general_dilated)},
         {"torch": ready},
         truth,
-        batch * size * size * 9 * c * o,
+        batch * size * size * kernel**2 * c * o,
     )
 
 
@@ -478,7 +502,7 @@ def rows() -> list[Row]:
         filtering("volume 96^3*5^3", "image", (96,) * 3, (5,) * 3),
         template(1024, 64),
         *(row for layer in LAYERS for row in layer.rows()),
-        per_example(64, 16, 16, 32),
+        per_example(64, 16, 16, 32, 3, "net kernel gradient"),
         transposed(16, 32, 16),
         looped(500, 512),
     ]

@@ -176,12 +176,12 @@ FAULTS = [
     F("shifts, a dropped tap: lanes", "engines.shifts:_along_lanes", "for t in range(length):", "for t in range(max(1, length - 1)):", "many channels"),
     # ---- gemm
     F("gemm, a dilation lost: the axis summed last", "engines.gemm:_layer", "axis.D * k, axis.D * k + axis.O", "k, k + axis.O", "zeros in the kernel"),
-    F("gemm, swapped order: copies of the kernel", "engines.gemm:_kernel", "axis.S * (axis.O - 1 - j)", "axis.S * j", "per-example gradients"),
+    F("gemm, swapped order: copies of the kernel", "engines.gemm:_kernel", "axes[d].S * (axes[d].O - 1 - o)", "axes[d].S * o", "per-example gradients"),
     F("gemm, off by one: the copies' pads", "engines.gemm:_kernel", "axes[d].S * (axes[d].O - 1) for", "axes[d].S * (axes[d].O - 1) + 1 for", "per-example gradients"),
     F("gemm, swapped steps: a single product", "engines.gemm:_product", "axis.S if taps else axis.D", "axis.D if taps else axis.S", "sampling"),
-    F("gemm, a transposed group", "engines.gemm:_layer", '"TQgcm", ly', '"QTgcm", ly', "groups"),
+    F("gemm, a transposed group", "engines.gemm:_layer", '"STgcm", ly', '"TSgcm", ly', "groups"),
     # ---- winograd
-    F("winograd, a wrong constant: a row of G", "engines.winograd:matrices", "[e / scale[i] for e in row]", "[e * scale[i] for e in row]", "depthwise"),
+    F("winograd, a wrong constant: a row of G", "engines.winograd:matrices", "[e / scale[i] for e in row]", "[e / abs(scale[i]) for e in row]", "depthwise"),
     F("winograd, a sign: -1 in a transform", "engines.winograd:_combined", "-part if c == -1", "part if c == -1", "depthwise"),
     F("winograd, off by one: the entries of a tile", "engines.winograd:_tiled", "i % scheme.m, place + 1", "(i + 1) % scheme.m, place + 1", "depthwise"),
     F("winograd, blocks of taps on one another", "engines.winograd:_layer_block", "start = b * offsets[d] * steps[d]", "start = 0", "noble identities"),

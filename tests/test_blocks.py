@@ -230,7 +230,7 @@ def test_winograds_points_let_errors_grow_little(m, r, most):
 def test_winograds_matrices_are_an_identity(taps):
     """y = A^T [(G w) * (B^T x)] is the correlation, for every scheme, to the roundings of float64."""
     rng = np.random.default_rng(taps)
-    for scheme in {s for axes in (1, 2, 3) for s in winograd.schemes(taps, axes)}:
+    for scheme in winograd.schemes(taps):
         if scheme.n == 1:
             continue
         at, g, bt = winograd.matrices(scheme.m, scheme.r)
@@ -256,3 +256,17 @@ def test_a_phase_that_meets_nothing_is_zero():
     for engine in INSTALLED.values():
         check(problem, engine, jax.jit(partial(engine.run, problem))(x, w), x, w)
     assert (reference(problem, x, w)[..., 1::2] == 0).all()
+
+
+@pytest.mark.parametrize("of", PASSES.values(), ids=PASSES)
+@pytest.mark.parametrize("channels", [8, 64, 512])
+@pytest.mark.parametrize(("extents", "kernel"), [((24, 20), 3), ((24, 20), 5), ((300,), 3), ((9, 8, 7), 3)])
+def test_winograds_tiles_are_smaller_where_errors_are_to_be(extents, kernel, channels, of):
+    """Of 'normwise' and 'close' the estimated error is within 3 and 1.6 times the plain sum's, or it is refused."""
+    problem = of(Problem(lax_axes("test", extents, (kernel,) * len(extents), (1,), "SAME"), c=channels, m=8))
+    layer = problem.is_layer
+    for engine, most in ((winograd.WINOGRAD, 3.0), (winograd.CLOSE, 1.6)):
+        if not engine.refusal(problem, "cpu"):
+            assert winograd._error_ratio(problem, layer, winograd._plan(problem, layer, most)) <= most
+    if not winograd.CLOSE.refusal(problem, "cpu"):
+        assert winograd.CLOSE.error(problem)[1] <= winograd.WINOGRAD.error(problem)[1]

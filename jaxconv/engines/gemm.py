@@ -15,7 +15,7 @@ and products in cache: a patch matrix that is written to memory costs more than 
 
 from dataclasses import replace
 from functools import partial
-from itertools import combinations, product
+from itertools import combinations
 from math import prod
 
 import jax.numpy as jnp
@@ -209,27 +209,20 @@ def _layer(problem: Problem, x: Array, w: Array, precision) -> Array:
     patched, summed = _layer_split(problem)
     axes = problem.axes
     v = padded(problem, x)
-    K = [axis.K if d in patched else 1 for d, axis in enumerate(axes)]
-    extents = [axis.O if d in patched else v.shape[lx.index(problem.spatial[d])] for d, axis in enumerate(axes)]
-    steps = [axis.S if d in patched else 1 for d, axis in enumerate(axes)]
-    taps = [
-        window(lx, v, [axis.D * j for axis, j in zip(axes, k, strict=True)], extents, steps)
-        for k in product(*map(range, K))
-    ]
-    # The taps' axis Q stands before c; T is the tap that is summed after the product.
     if problem.g > 1:
-        taps = [jnp.moveaxis(tap, lx.index("g"), 0) for tap in taps]
-        lx, ly = "g" + lx.replace("g", ""), "g" + ly.replace("g", "")
-    place = lx.index("c")
-    patches, lp = jnp.stack(taps, place), lx[:place] + "Q" + lx[place:]
+        v, lx = jnp.moveaxis(v, lx.index("g"), 0), "g" + lx.replace("g", "")
+        ly = "g" + ly.replace("g", "")
+    # The taps' axis T stands before c; S is the tap that is summed after the product.
+    cuts = {problem.spatial[d]: [(axes[d].D * k, axes[d].O, axes[d].S) for k in range(axes[d].K)] for d in patched}
+    patches, lp = _beside(v, lx, cuts, "c")
     order = [lw.index(c) for c in problem.spatial + "gcm"]
-    w = lax.transpose(w, order).reshape(-1, prod(K), problem.g, problem.c, problem.m)
+    w = lax.transpose(w, order).reshape(-1, prod(axes[d].K for d in patched), problem.g, problem.c, problem.m)
     place = ly.index("m")
-    z = multiply(patches, lp, w, "TQgcm", ly[:place] + "T" + ly[place:], precision, accumulator(problem))
+    z = multiply(patches, lp, w, "STgcm", ly[:place] + "S" + ly[place:], precision, accumulator(problem))
     if not summed:
         return lax.transpose(z[(slice(None),) * place + (0,)], [ly.index(letter) for letter in problem.layouts.y])
     axis = axes[0]
-    row = (ly[:place] + "T" + ly[place:]).index("0")
+    row = (ly[:place] + "S" + ly[place:]).index("0")
     rows = [
         lax.slice_in_dim(
             lax.index_in_dim(z, k, place, False), axis.D * k, axis.D * k + axis.O, axis=row - (row > place)
@@ -247,29 +240,35 @@ def _kernel(problem: Problem, x: Array, w: Array, precision) -> Array:
     lx, lw, ly = problem.layouts
     axes, moved = problem.axes, _moved(problem)
     v = padded(problem, x)
-    O = [range(1 if d in moved else axis.O) for d, axis in enumerate(axes)]
-    counts = [v.shape[lx.index(problem.spatial[d])] if d in moved else axis.K for d, axis in enumerate(axes)]
-    steps = [1 if d in moved else axis.D for d, axis in enumerate(axes)]
-    starts = ([axis.S * j for axis, j in zip(axes, o, strict=True)] for o in product(*O))
-    windows, lv = _beside([window(lx, v, at, counts, steps) for at in starts], lx, "n")
-
+    kept = [d for d in range(len(axes)) if d not in moved]
+    cuts = {problem.spatial[d]: [(axes[d].S * o, axes[d].K, axes[d].D) for o in range(axes[d].O)] for d in kept}
+    windows, lv = _beside(v, lx, cuts, "n")
     low = {problem.spatial[d]: axes[d].S * (axes[d].O - 1) for d in moved}
     w = lax.pad(w, jnp.zeros((), w.dtype), [(low.get(c, 0), low.get(c, 0), 0) for c in lw])
-    O = [range(axis.O if d in moved else 1) for d, axis in enumerate(axes)]
-    starts = ([axis.S * (axis.O - 1 - j) * (d in moved) for d, (axis, j) in enumerate(zip(axes, o, strict=True))]
-              for o in product(*O))  # fmt: skip
-    shifted, lw = _beside([window(lw, w, at, counts, [1] * len(axes)) for at in starts], lw, "m")
+    lengths = {d: v.shape[lx.index(problem.spatial[d])] for d in moved}
+    cuts = {
+        problem.spatial[d]: [(axes[d].S * (axes[d].O - 1 - o), lengths[d], 1) for o in range(axes[d].O)] for d in moved
+    }
+    shifted, lw = _beside(w, lw, cuts, "m")
     z = multiply(windows, lv.replace("T", "P"), shifted, lw.replace("T", "Q"), "gPnQm", precision, accumulator(problem))
-    kept = [d for d in range(len(axes)) if d not in moved]
     z = z.reshape(problem.g, *(axes[d].O for d in kept), problem.n, *(axes[d].O for d in moved), problem.m)
     order = "g" + "".join(problem.spatial[d] for d in kept) + "n" + "".join(problem.spatial[d] for d in moved) + "m"
     return lax.transpose(z, [order.index(letter) for letter in ly])
 
 
-def _beside(arrays: list[Array], layout: str, feature: str) -> tuple[Array, str]:
-    """The arrays side by side along a new axis T, which stands before `feature`."""
+def _beside(array: Array, layout: str, cuts: dict[str, list[tuple[int, int, int]]], feature: str) -> tuple[Array, str]:
+    """The windows of an array side by side along a new axis T, which stands before `feature`.
+
+    cuts: by spatial letter (start, count, step) of each window along it. One axis is cut after the other, so that
+    there are as many slices as the sum of their windows, and not their product: XLA compiles a loop for each.
+    """
     place = layout.index(feature)
-    return jnp.stack(arrays, place), layout[:place] + "T" + layout[place:]
+    array, layout = jnp.expand_dims(array, place), layout[:place] + "T" + layout[place:]
+    for letter, windows in reversed(cuts.items()):
+        axis = layout.index(letter)
+        parts = [lax.slice_in_dim(array, at, at + step * (n - 1) + 1, step, axis) for at, n, step in windows]
+        array = jnp.concatenate(parts, place) if len(parts) > 1 else parts[0]
+    return array, layout
 
 
 def _moved(problem: Problem) -> tuple[int, ...]:

@@ -21,9 +21,9 @@ Source: Lavin and Gray, Fast algorithms for convolutional neural networks (2015)
 
 from collections.abc import Sequence
 from fractions import Fraction
-from functools import cache, partial
+from functools import cache, lru_cache, partial, reduce
 from itertools import product
-from math import prod
+from math import inf, prod
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -62,9 +62,9 @@ POINTS = {
         7: "0 1 -1 2 -2 1/2 -1/2",
     }.items()
 }
-MOST = (8, 8, 7, 6)  # points of an axis where so many are transformed: errors grow with each, and multiply
 LETTERS = "PQR"  # the points of each axis
 TILES = (2, 3, 4)
+TRANSFORMED, KERNEL = 8.0, 12.0  # products that take as long as a number of the input or output, or of the kernel
 
 
 class Scheme(NamedTuple):
@@ -79,18 +79,19 @@ class Scheme(NamedTuple):
         return self.m + self.r - 1
 
 
-def schemes(taps: int, axes: int) -> list[Scheme]:
-    """The ways to cut an axis of that many taps, where `axes` are transformed."""
+@cache
+def schemes(taps: int) -> tuple[Scheme, ...]:
+    """The ways to cut an axis of that many taps."""
     if taps == 1:
-        return [Scheme(1, 1, 1)]
+        return (Scheme(1, 1, 1),)
     ways = []
     for blocks, m in product(range(1, 4), TILES):
         r = -(-taps // blocks)
         if blocks > 1:
             r = -(-r // m) * m
-        if m + r - 1 <= MOST[axes] and r * (blocks - 1) < taps:
+        if m + r - 1 <= len(POINTS) + 1 and r * (blocks - 1) < taps:
             ways.append(Scheme(m, r, blocks))
-    return ways
+    return tuple(ways)
 
 
 @cache
@@ -135,65 +136,121 @@ def _inverse(matrix: list[list[Fraction]]) -> list[list[Fraction]]:
     return [row[n:] for row in rows]
 
 
-def refusal(problem: Problem, platform: str | None) -> str | None:
+def refusal(problem: Problem, platform: str | None, most: float) -> str | None:
     if no := refuse_exact("winograd", problem):
         return no
     if len(problem.axes) > len(LETTERS):
-        most = f"it transforms at most {len(LETTERS)} axes, and there are {len(problem.axes)}"
-        return f"winograd: {most}; use method='gemm'."
-    if not _transformed(problem):
+        axes = f"it transforms at most {len(LETTERS)} axes, and there are {len(problem.axes)}"
+        return f"winograd: {axes}; use method='gemm'."
+    layer = problem.is_layer
+    taps = problem.taps if layer else problem.outputs
+    if taps <= 1:
         return (
             "winograd: a kernel or an output of one entry leaves nothing to transform; use method='gemm' or 'shifts'."
         )
-    for axis in problem.axes:
-        step, taps = (axis.S, axis.K) if problem.is_layer else (axis.D, axis.O)
-        if abs(step) != 1:
-            return f"winograd: it has no stride, and there is one of {abs(step)}; use method='gemm' or 'direct'."
-        if not schemes(taps, _transformed(problem)):
-            return f"winograd: {taps} taps are too many for its error; use method='fft' or 'shifts'."
+    step = max((abs(axis.S if layer else axis.D) for axis in problem.axes), default=1)
+    if step != 1:
+        return f"winograd: it has no stride, and there is one of {step}; use method='gemm' or 'direct'."
+    if not all(_plan(phase, layer, most) for phase in phases(problem)):
+        return f"winograd: {taps} taps are too many for its error; use method='gemm', 'fft' or 'shifts'."
     return None
 
 
-def _transformed(problem: Problem) -> int:
-    """How many axes have taps to transform."""
-    return sum((axis.K if problem.is_layer else axis.O) > 1 for axis in problem.axes)
+class Size(NamedTuple):
+    """How much there is to do with some schemes: products, numbers that are transformed on each side, and matrices."""
+
+    products: float
+    input: float
+    output: float
+    kernel: float
+    matrices: float
+
+    @property
+    def cost(self) -> float:
+        return self.products + TRANSFORMED * (self.input + self.output) + KERNEL * self.kernel
 
 
-def work(problem: Problem, platform="cpu", precision=None) -> dict[str, float]:
-    layer = problem.is_layer
-    cells = points = blocks = 1.0
-    phases = prod(abs(axis.L) for axis in problem.axes)
-    for axis in problem.axes:
-        taps, positions = (axis.K, axis.O) if layer else (axis.O, axis.K)
-        taps, positions = -(-taps // abs(axis.L)), -(-positions // abs(axis.L))
-        scheme = _pick(taps, -(-positions // abs(axis.D if layer else axis.S)), _transformed(problem))
-        cells *= -(-positions // scheme.m)
-        points *= scheme.n
-        blocks *= scheme.blocks
-    form = "layer" if layer else "kernel"
+def _size(problem: Problem, layer: bool, plan: Sequence[Scheme]) -> Size:
+    """Of an oriented Problem with L = 1 in one of the two forms, for the schemes of its axes."""
+    along = [(axis.O, axis.D) if layer else (axis.K, axis.S) for axis in problem.axes]
+    cells = prod(-(-extent // (s.m * step)) * step for (extent, step), s in zip(along, plan, strict=True))
+    points, blocks = prod(s.n for s in plan), prod(s.blocks for s in plan)
     rows, columns = (problem.c, problem.m * blocks) if layer else (problem.n * blocks, problem.m)
-    images = problem.g * (problem.n if layer else problem.c) * phases
-    products = points * cells * images * rows * columns
-    v, z = points * cells * images * rows, points * cells * images * columns
-    u = points * problem.g * (problem.c * columns if layer else rows * columns)
-    row = problem.x_shape[-1]
-    size = itemsize(problem) * (v + z) / (LIMITS[platform].layer if layer else LIMITS[platform].kernel)
+    images = problem.g * (problem.n if layer else problem.c)
+    kernel = points * problem.g * (problem.c * columns if layer else rows * columns)
+    one = float(points * cells * images)
+    return Size(one * rows * columns, one * rows, one * columns, float(kernel), float(points * problem.g))
+
+
+# How errors of random numbers grow, and what of them the norm of the error is beside that of the plain sum's. In units
+# of roundoff, the square of an error is taken as terms/10 + 2 of the sums between, and terms/12 + 1/2 of the plain sum:
+# fitted to what was seen for 16 to 256 channels; beyond some hundred terms a library sums in blocks.
+LONGEST = 500
+
+
+@cache
+def _growth(scheme: Scheme) -> float:
+    """By how much the root mean square of an error along one axis exceeds that of a plain sum; in both forms."""
+    if scheme.n == 1:
+        return 1.0
+    at, g, bt = (matrix**2 for matrix in matrices(scheme.m, scheme.r))
+    return float((at @ (g.sum(1) * bt.sum(1))).mean() / scheme.r) ** 0.5
+
+
+def _error_ratio(problem: Problem, layer: bool, plan: Sequence[Scheme]) -> float:
+    """About how many times the plain sum's error that of these schemes is."""
+    if all(scheme.n == 1 for scheme in plan):
+        return 1.0
+    terms = problem.c * prod(axis.K for axis in problem.axes)
+    between = problem.c * (1 if layer else prod(-(-a.K // s.m) for a, s in zip(problem.axes, plan, strict=True)))
+    squares = (min(between, LONGEST) / 10 + 2) / (min(terms, LONGEST) / 12 + 0.5)
+    return prod(map(_growth, plan)) * squares**0.5
+
+
+@lru_cache(maxsize=4096)
+def _plan(problem: Problem, layer: bool, most: float) -> tuple[Scheme, ...]:
+    """The schemes of the axes that take the least time together, for an oriented Problem with L = 1, in one form.
+
+    Where maps are small or channels many, the transformed kernel is what there is most of: then tiles are small. None
+    if all that there are would have more than `most` times the plain sum's error.
+    """
+    ways = product(*(schemes(axis.K if layer else axis.O) for axis in problem.axes))
+    able = (plan for plan in ways if _error_ratio(problem, layer, plan) <= most)
+    return min(able, key=lambda plan: _size(problem, layer, plan).cost, default=())
+
+
+def work(problem: Problem, platform="cpu", precision=None, *, most: float) -> dict[str, float]:
+    form, row = "layer" if problem.is_layer else "kernel", problem.x_shape[-1]
+    parts, total = phases(problem), _whole_size(problem, most)
+    blocks = itemsize(problem) * (total.input + total.output) / _limit(problem, platform)
     if platform != "cpu":  # two passes of each transform, one kernel an axis; full precision, see `run`
-        moved = array_bytes(problem) + itemsize(problem) * (2 * len(problem.axes) * (v + z) + u)
-        return launches(9.0 * phases * max(1.0, size), moved, products, "float32", trips=max(0.0, size - 1))
+        between = 2 * len(problem.axes) * (total.input + total.output) + total.kernel
+        moved = array_bytes(problem) + itemsize(problem) * between
+        launched = 9.0 * len(parts) * max(1.0, blocks)
+        return launches(launched, moved, total.products, "float32", trips=max(0.0, blocks - 1))
     return woven(problem) | {
-        "call": 1.0, f"{form} products": products, f"{form}, over rows": products / rows,
-        f"{form}, over columns": products / columns, f"{form} input": v, f"{form} output": z, "kernels": u,
-        f"{form}, short rows": (v + z) / row,
-        "matrices": points * problem.g * (1 + size), "elements": elements(problem), "blocks": 1 + size,
+        "call": float(len(parts)), f"{form} products": total.products, f"{form} input": total.input,
+        f"{form} output": total.output, f"{form}, short rows": (total.input + total.output) / row,
+        "kernels": total.kernel, "matrices": total.matrices * (1 + blocks), "elements": elements(problem),
+        "blocks": 1 + blocks,
     }  # fmt: skip
 
 
-def memory(problem: Problem, platform="cpu") -> float:
-    counts, size = work(problem), itemsize(problem)
-    form = "layer" if problem.is_layer else "kernel"
-    limit = LIMITS[platform].layer if form == "layer" else LIMITS[platform].kernel
-    return 2 * min(size * (counts[f"{form} input"] + counts[f"{form} output"]), float(limit)) + size * counts["kernels"]
+def memory(problem: Problem, platform="cpu", *, most: float) -> float:
+    total, size = _whole_size(problem, most), itemsize(problem)
+    return 2 * min(size * (total.input + total.output), float(_limit(problem, platform))) + size * total.kernel
+
+
+def _whole_size(problem: Problem, most: float) -> Size:
+    """Of all phases."""
+    layer = problem.is_layer
+    sizes = [_size(phase, layer, _plan(phase, layer, most)) for phase in phases(problem)]
+    return Size(*map(sum, zip(*sizes, strict=True)))
+
+
+def _limit(problem: Problem, platform: str) -> int:
+    """Bytes of a block."""
+    return LIMITS[platform].layer if problem.is_layer else LIMITS[platform].kernel
 
 
 # ---- tiles
@@ -215,8 +272,16 @@ def _tiled(v: Array, layout: str, axis: str, scheme: Scheme, tiles: int, step: i
     return entries
 
 
-def _combined(matrix: np.ndarray, parts: Sequence[Array], platform: str, place: int = 0) -> Array:
-    """matrix @ parts, written out without the zeros, along a new axis at `place`."""
+def _combined(matrix: np.ndarray, parts: Sequence[Array], platform: str, place: int = 0, whole: bool = False) -> Array:
+    """matrix @ parts along a new axis at `place`: row by row without the zeros, or `whole`, in one loop.
+
+    XLA compiles a loop for each row. In one loop a row is as long as the matrix, and transforms of several axes
+    would be fused: it is for the last of few.
+    """
+    if whole:
+        columns = [column.reshape(-1, *[1] * parts[0].ndim) for column in matrix.T]
+        y = pairwise([jnp.asarray(c, part.dtype) * part[None] for c, part in zip(columns, parts, strict=True)])
+        return jnp.moveaxis(y, 0, place)
     y = jnp.stack(
         [
             pairwise(
@@ -235,13 +300,18 @@ def _combined(matrix: np.ndarray, parts: Sequence[Array], platform: str, place: 
     return y if platform == "cpu" else lax.optimization_barrier(y)
 
 
+def _multiplied(matrices: Sequence[np.ndarray], array: Array, layout: str, letters: str) -> Array:
+    """The Kronecker product of the matrices times an array, whose axes `letters` they transform: these in front."""
+    if not letters:
+        return array
+    front = jnp.moveaxis(array, [layout.index(letter) for letter in letters], range(len(letters)))
+    matrix = reduce(np.kron, matrices)
+    y = jnp.dot(jnp.asarray(matrix, array.dtype), front.reshape(matrix.shape[1], -1), precision=lax.Precision.HIGHEST)
+    return y.reshape(*(m.shape[0] for m in matrices), *front.shape[len(letters) :])
+
+
 def _length(scheme: Scheme, tiles: int, step: int) -> int:
     return step * scheme.m * (tiles + -(-(scheme.n - scheme.m) // scheme.m))
-
-
-def _pick(taps: int, positions: int, axes: int) -> Scheme:
-    """The scheme with the fewest products, of which tiles that stand over count."""
-    return min(schemes(taps, axes), key=lambda s: -(-positions // s.m) * s.n * (s.blocks + 0.5))
 
 
 def _pad(array: Array, layout: str, lows: dict[str, int], lengths: dict[str, int]) -> Array:
@@ -256,14 +326,24 @@ def _transformed_input(
     problem: Problem, x: Array, plans: list[tuple[Scheme, int, int]], platform: str
 ) -> tuple[Array, str]:
     """V = B^T x for every tile, with the points' axes in front; plans: (scheme, tiles, step) of each axis."""
-    layout = problem.layouts.x
-    letters = dict(zip(problem.spatial, plans, strict=True))
-    lengths = {letter: _length(*plan) for letter, plan in letters.items()}
-    v = _pad(x, layout, {c: axis.p for c, axis in zip(problem.spatial, problem.axes, strict=True)}, lengths)
-    for d, (letter, (scheme, tiles, step)) in enumerate(letters.items()):
-        if scheme.n > 1:
-            entries = _tiled(v, layout, letter, scheme, tiles, step, scheme.n)
-            v, layout = _combined(matrices(scheme.m, scheme.r)[2], entries, platform), LETTERS[d] + layout
+    lengths = {letter: _length(*plan) for letter, plan in zip(problem.spatial, plans, strict=True)}
+    lows = {c: axis.p for c, axis in zip(problem.spatial, problem.axes, strict=True)}
+    v = _pad(x, problem.layouts.x, lows, lengths)
+    return _transformed_tiles(v, problem.layouts.x, problem.spatial, plans, "input", platform)
+
+
+def _transformed_tiles(
+    v: Array, layout: str, spatial: str, plans: list[tuple[Scheme, int, int]], of: str, platform: str
+) -> tuple[Array, str]:
+    """B^T v of an "input", A v of an "output", for every tile of each axis; the points' axes in front."""
+    transformed = [d for d, (scheme, *_) in enumerate(plans) if scheme.n > 1]
+    for d in transformed:
+        scheme, tiles, step = plans[d]
+        at, _, bt = matrices(scheme.m, scheme.r)
+        matrix = bt if of == "input" else at.T
+        entries = _tiled(v, layout, spatial[d], scheme, tiles, step, matrix.shape[1])
+        whole = platform == "cpu" and d == transformed[-1] and len(transformed) < 3
+        v, layout = _combined(matrix, entries, platform, whole=whole), LETTERS[d] + layout
     return v, layout
 
 
@@ -273,21 +353,19 @@ def _exact(precision, platform: str):
     return precision if platform == "cpu" else lax.Precision.HIGHEST
 
 
-def _layer(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
-    lw = problem.layouts.w
-    transformed = sum(axis.K > 1 for axis in problem.axes)
-    plans = [_pick(axis.K, -(-axis.O // axis.D), transformed) for axis in problem.axes]
+def _layer(problem: Problem, x: Array, w: Array, precision, platform: str, most: float) -> Array:
+    lw, plans = problem.layouts.w, _plan(problem, True, most)
     # U = G w, with a letter for the blocks of each axis: the axis' own.
-    lengths = {c: s.r * s.blocks for c, s in zip(problem.spatial, plans, strict=True)}
-    u = _pad(w, lw, {}, lengths)
+    u = _pad(w, lw, {}, {c: s.r * s.blocks for c, s in zip(problem.spatial, plans, strict=True)})
     for d, (letter, scheme) in enumerate(zip(problem.spatial, plans, strict=True)):
         place = lw.index(letter)
         u = u.reshape(*u.shape[:place], scheme.blocks, scheme.r, *u.shape[place + 1 :])
-        taps = [lax.index_in_dim(u, i, place + 1, keepdims=False) for i in range(scheme.r)]
-        if scheme.n > 1:
-            u, lw = _combined(matrices(scheme.m, scheme.r)[1], taps, platform), LETTERS[d] + lw
-        else:
-            u = taps[0]
+        lw = lw.replace(letter, letter + LETTERS[d])
+    points = "".join(LETTERS[d] for d, scheme in enumerate(plans) if scheme.n > 1)
+    u = jnp.squeeze(u, [lw.index(LETTERS[d]) for d, scheme in enumerate(plans) if scheme.n == 1])
+    lw = "".join(c for c in lw if c not in LETTERS or c in points)
+    u = _multiplied([matrices(s.m, s.r)[1] for s in plans if s.n > 1], u, lw, points)
+    lw = points + "".join(c for c in lw if c not in points)
     points = prod(s.n for s in plans)
     blocks = prod(s.blocks for s in plans)
     cells = prod(-(-axis.O // s.m) for axis, s in zip(problem.axes, plans, strict=True))
@@ -298,7 +376,7 @@ def _layer(problem: Problem, x: Array, w: Array, precision, platform: str) -> Ar
 
 
 def _layer_block(
-    problem: Problem, x: Array, u: Array, lu: str, schemes: list[Scheme], precision, platform: str
+    problem: Problem, x: Array, u: Array, lu: str, schemes: Sequence[Scheme], precision, platform: str
 ) -> Array:
     ly = problem.layouts.y
     steps = [axis.D for axis in problem.axes]
@@ -364,9 +442,8 @@ def _untiled(problem: Problem, y: Array, layout: str, schemes, tiles, steps) -> 
 # ---- the kernel's form
 
 
-def _kernel(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
-    transformed = sum(axis.O > 1 for axis in problem.axes)
-    plans = [_pick(axis.O, -(-axis.K // axis.S), transformed) for axis in problem.axes]
+def _kernel(problem: Problem, x: Array, w: Array, precision, platform: str, most: float) -> Array:
+    plans = _plan(problem, False, most)
     points = prod(s.n for s in plans)
     blocks = prod(s.blocks for s in plans)
     cells = prod(-(-axis.K // s.m) for axis, s in zip(problem.axes, plans, strict=True))
@@ -378,19 +455,19 @@ def _kernel(problem: Problem, x: Array, w: Array, precision, platform: str) -> A
     block = partial(_kernel_block, schemes=plans, precision=_exact(precision, platform), platform=platform)
     z = over_sums(problem, x, w, size, block, unit)
     layout = "".join(LETTERS[d] for d, s in enumerate(plans) if s.n > 1) + ly
-    for d, scheme in enumerate(plans):  # y = G^T z; the blocks of taps lie along the axis' own letter
-        place = layout.index(problem.spatial[d])
-        if scheme.n > 1:
-            source = layout.index(LETTERS[d])
-            entries = [lax.index_in_dim(z, i, source, keepdims=False) for i in range(scheme.n)]
+    letters = layout[: -len(ly)]
+    z = _multiplied([matrices(s.m, s.r)[1].T for s in plans if s.n > 1], z, layout, letters)  # y = G^T z
+    for d, letter in enumerate(problem.spatial):  # the blocks of taps lie along the axis' own letter
+        if LETTERS[d] in letters:
+            place = layout.index(letter)
+            z = jnp.moveaxis(z, layout.index(LETTERS[d]), place)
+            layout = layout.replace(LETTERS[d], "").replace(letter, letter + LETTERS[d])
+            z = z.reshape(*z.shape[: place - 1], -1, *z.shape[place + 1 :])
             layout = layout.replace(LETTERS[d], "")
-            place = layout.index(problem.spatial[d])
-            z = _combined(matrices(scheme.m, scheme.r)[1].T, entries, platform, place + 1)
-            z = z.reshape(*z.shape[:place], -1, *z.shape[place + 2 :])
     return lax.slice(z, [0] * z.ndim, problem.y_shape)
 
 
-def _kernel_block(problem: Problem, x: Array, w: Array, schemes: list[Scheme], precision, platform: str) -> Array:
+def _kernel_block(problem: Problem, x: Array, w: Array, schemes: Sequence[Scheme], precision, platform: str) -> Array:
     lw, ly = problem.layouts.w, problem.layouts.y
     steps = [axis.S for axis in problem.axes]
     tiles = [-(-axis.K // (s.m * axis.S)) for axis, s in zip(problem.axes, schemes, strict=True)]
@@ -398,11 +475,8 @@ def _kernel_block(problem: Problem, x: Array, w: Array, schemes: list[Scheme], p
     extended = [t + j * (s.blocks - 1) for t, j, s in zip(tiles, offsets, schemes, strict=True)]
     v, lv = _transformed_input(problem, x, list(zip(schemes, extended, steps, strict=True)), platform)
     lengths = {c: step * s.m * t for c, step, s, t in zip(problem.spatial, steps, schemes, tiles, strict=True)}
-    e = _pad(w, lw, {}, lengths)
-    for d, (letter, scheme, count, step) in enumerate(zip(problem.spatial, schemes, tiles, steps, strict=True)):
-        if scheme.n > 1:
-            entries = _tiled(e, lw, letter, scheme, count, step, scheme.m)
-            e, lw = _combined(matrices(scheme.m, scheme.r)[0].T, entries, platform), LETTERS[d] + lw
+    plans = list(zip(schemes, tiles, steps, strict=True))
+    e, lw = _transformed_tiles(_pad(w, lw, {}, lengths), lw, problem.spatial, plans, "output", platform)
     shifted = []
     for block in product(*(range(s.blocks) for s in schemes)):
         part = v
@@ -423,23 +497,24 @@ def _kernel_block(problem: Problem, x: Array, w: Array, schemes: list[Scheme], p
 
 
 # To first order the roundings of a chain add up: n + 2 for each transform by n points (one for
-# a constant that is no short binary fraction), and one for each term summed between. In absolute
+# a constant that is no short binary fraction), as many as it sums and one more where G of all axes
+# is one matrix, and one for each term summed between. In absolute
 # values, an output is a sum over points p of |A_p| (|G| |w|)_p (|B^T| |x|)_p, at most the norms of
 # these rows times those of the w and x that they read (Cauchy), axis by axis. In the kernel's
 # form w and y change places, and the tiles of x overlap: each entry is read by ceil(n / m) of them.
-def error(problem: Problem) -> tuple[float, float]:
-    return 0.0, max(map(_error, dict.fromkeys(phases(problem))), default=0.0)
-
-
-def _error(problem: Problem) -> float:
-    """The factor b of an oriented problem with L = 1."""
+def error(problem: Problem, most: float) -> tuple[float, float]:
     layer = problem.is_layer
-    roundings, growth, terms = 3.0, 1.0, problem.c
-    for axis in problem.axes:
-        taps, positions, step = (axis.K, axis.O, axis.D) if layer else (axis.O, axis.K, axis.S)
-        if not schemes(taps, _transformed(problem)):
-            return float("inf")
-        scheme = _pick(taps, -(-positions // step), _transformed(problem))
+    return 0.0, max((_error(phase, layer, most) for phase in phases(problem)), default=0.0)
+
+
+def _error(problem: Problem, layer: bool, most: float) -> float:
+    """The factor b of an oriented problem with L = 1."""
+    plan = _plan(problem, layer, most)
+    if not plan:
+        return inf
+    roundings, growth, terms, taps = 3.0, 1.0, problem.c, 1
+    for axis, scheme in zip(problem.axes, plan, strict=True):
+        positions, step = (axis.O, axis.D) if layer else (axis.K, axis.S)
         terms *= 1 if layer else step * -(-positions // (step * scheme.m))
         at, g, bt = (
             (np.abs(matrix) for matrix in matrices(scheme.m, scheme.r)) if scheme.n > 1 else [np.ones((1, 1))] * 3
@@ -449,20 +524,30 @@ def _error(problem: Problem) -> float:
             growth *= (at @ (np.linalg.norm(g, axis=1) * rows)).max() * scheme.blocks
         else:
             growth *= (g.T @ (np.linalg.norm(at, axis=0) * rows)).max() * (-(-scheme.n // scheme.m)) ** 0.5
-        roundings += 3 * (scheme.n + 2) + scheme.blocks
+        roundings += 2 * (scheme.n + 2) + scheme.blocks
+        taps *= scheme.r if layer else scheme.n
+    roundings += taps + 1
     return float(growth * (roundings + summation_error(problem, terms)))
 
 
 KINDS = WOVEN | {"call", "elements", "kernels", "matrices", "blocks"} | {
     f"{form}{part}"
     for form in ("layer", "kernel")
-    for part in (" products", ", over rows", ", over columns", " input", " output", ", short rows")
+    for part in (" products", " input", " output", ", short rows")
 }  # fmt: skip
 
 
-# A Problem's phases are all computed in its own form: only that one is known to have no stride.
-def run(problem: Problem, x: Array, w: Array, precision=None, platform="cpu") -> Array:
-    return runner(_layer if problem.is_layer else _kernel)(problem, x, w, precision, platform)
+def winograd(most: float) -> Engine:
+    """The engine with an error of about `most` times the plain sum's, of random numbers and in the norm."""
+
+    # A Problem's phases are all computed in its own form: only that one is known to have no stride.
+    def run(problem: Problem, x: Array, w: Array, precision=None, platform="cpu") -> Array:
+        form = partial(_layer if problem.is_layer else _kernel, most=most)
+        return runner(form)(problem, x, w, precision, platform)
+
+    of = partial(partial, most=most)
+    return Engine("winograd", never, of(refusal), of(work), of(memory), run, of(error), KINDS)
 
 
-WINOGRAD = Engine("winograd", never, refusal, work, memory, run, error, KINDS)
+WINOGRAD = winograd(3.0)
+CLOSE = winograd(1.6)  # for accuracy='close'

@@ -61,7 +61,7 @@ def conv_general_dilated(
         the output features; elsewhere it is a constraint.
     flip_kernel : bool
     method : 'auto' | 'direct' | 'shifts' | 'gemm' | 'winograd' | 'fft' | 'overlap', or a mapping from pass to one
-    accuracy : 'normwise' | 'elementwise'
+    accuracy : 'normwise' | 'close' | 'elementwise'
         As in `jaxconv.convolve`.
 
     Returns

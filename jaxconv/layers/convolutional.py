@@ -159,7 +159,7 @@ class Correlate(_Layer):
         d c b a), 'mirror' (Flax's 'REFLECT'), 'nearest', 'wrap' (Flax's 'CIRCULAR') or 'constant', which pads by
         ((K-1)//2, K//2) whatever the stride.
     method : 'auto' | 'direct' | 'shifts' | 'gemm' | 'winograd' | 'fft' | 'overlap', or a mapping from pass to one
-    accuracy : 'normwise' | 'elementwise'
+    accuracy : 'normwise' | 'close' | 'elementwise'
         As in `jaxconv.convolve`.
 
     Returns
