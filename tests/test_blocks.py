@@ -263,7 +263,9 @@ def test_a_phase_that_meets_nothing_is_zero():
 @pytest.mark.parametrize(("extents", "kernel"), [((24, 20), 3), ((24, 20), 5), ((300,), 3), ((9, 8, 7), 3)])
 def test_winograds_tiles_are_smaller_where_errors_are_to_be(extents, kernel, channels, of):
     """Of 'normwise' and 'close' the estimated error is within 3 and 1.6 times the plain sum's, or it is refused."""
-    problem = of(Problem(lax_axes("test", extents, (kernel,) * len(extents), (1,), "SAME"), c=channels, m=8))
+    problem = of(
+        Problem(lax_axes("test", extents, (kernel,) * len(extents), (1,) * len(extents), "SAME"), c=channels, m=8)
+    )
     layer = problem.is_layer
     for engine, most in ((winograd.WINOGRAD, 3.0), (winograd.CLOSE, 1.6)):
         if not engine.refusal(problem, "cpu"):
