@@ -17,12 +17,14 @@ from collections.abc import Mapping
 from difflib import SequenceMatcher
 from functools import cache
 from importlib.resources import files
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxlib.version import __version__ as jaxlib_version
 
 from jaxconv.engines import Engine
+from jaxconv.engines.base import COMPILED
 from jaxconv.engines.polyphase import bounded
 from jaxconv.problem import Problem
 
@@ -41,19 +43,27 @@ def kind(problem: Problem) -> str:
     )
 
 
-def seconds(engine: Engine, problem: Problem, platform: str, precision=None) -> float:
-    """The estimated time of an engine that does not refuse."""
+class Estimate(NamedTuple):
+    """Seconds of a call, and of compiling it once."""
+
+    seconds: float
+    compilation: float = 0.0
+
+
+def estimated(engine: Engine, problem: Problem, platform: str, precision=None) -> Estimate:
+    """The estimated times of an engine that does not refuse."""
     return estimate(constants(platform, device_kind(platform), jaxlib_version), engine, problem, platform, precision)
 
 
-def estimate(table: Table, engine: Engine, problem: Problem, platform: str = "cpu", precision=None) -> float:
-    """Seconds by a table: the work of each kind times what a unit costs."""
+def estimate(table: Table, engine: Engine, problem: Problem, platform: str = "cpu", precision=None) -> Estimate:
+    """By a table: the work of each kind times what a unit costs."""
     rates = table.get(engine.name, engine.rates)
     if not rates:  # of what nothing is known
-        return math.inf
+        return Estimate(math.inf)
     work = engine.work(bounded(problem), platform, precision)
-    total = sum(rates.get(name, 0.0) * count for name, count in work.items())
-    return total * rates.get(f"times {kind(problem)}", 1.0)
+    cost = {name: rates.get(name, 0.0) * count for name, count in work.items()}
+    once = sum(cost.pop(name, 0.0) for name in COMPILED)
+    return Estimate(sum(cost.values()) * rates.get(f"times {kind(problem)}", 1.0), once)
 
 
 @cache

@@ -84,7 +84,9 @@ def _answer(c: Candidate, problem: Problem, platform: str) -> str:
     if problem.is_empty:
         return "nothing to do"
     measured = f", measured {1e3 * c.measured:.3g} ms" if c.measured is not None else ""
-    return f"about {1e3 * (c.seconds or 0):.3g} ms{measured}, {c.engine.memory(problem, platform) / 1e6:.3g} MB between"
+    once = f", {c.compilation:.2g} s to compile" if c.compilation else ""
+    between = c.engine.memory(problem, platform) / 1e6
+    return f"about {1e3 * (c.seconds or 0):.3g} ms{measured}{once}, {between:.3g} MB between"
 
 
 class Plans(tuple[Plan, ...]):

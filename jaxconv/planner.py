@@ -17,7 +17,11 @@ from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from jaxconv.arguments import renamed
-from jaxconv.costs import seconds
+from jaxconv.costs import Estimate, estimated
+from jaxconv.effort import CALLS
+from jaxconv.effort import SCOPE as EFFORT
+from jaxconv.effort import VARIABLE as EFFORT_VARIABLE
+from jaxconv.effort import of_environment as effort_of_environment
 from jaxconv.engines import ENGINES, Engine, engines_of
 from jaxconv.problem import Problem
 from jaxconv.wisdom import SCOPE, VARIABLE, Wisdom, of_environment
@@ -37,6 +41,7 @@ class Options(NamedTuple):
         refuse.
     separable: "auto", or "always" for a known kernel that must be split into one-dimensional ones.
     accuracy, precision: as `jaxconv.convolve` has them.
+    effort: how much compilation a faster call is worth.
     wisdom: what was measured.
     platform: what a plan is made for; None is what JAX runs on.
 
@@ -49,6 +54,7 @@ class Options(NamedTuple):
     separable: Literal["auto", "always"] = "auto"
     accuracy: str = "normwise"
     precision: tuple[lax.Precision, lax.Precision] | None = None
+    effort: str = "balanced"
     wisdom: Wisdom | None = None
     platform: str | None = None
 
@@ -79,27 +85,32 @@ class Candidate(NamedTuple):
     refusal: str | None
     seconds: float | None
     measured: float | None = None
+    compilation: float = 0.0  # seconds, once
+
+    def cost(self, calls: float) -> float:
+        """Seconds of a call, with its share of the compilation."""
+        return (self.measured or self.seconds or 0.0) + self.compilation / calls
 
 
 def candidates(problem: Problem, options: Options, platform: str) -> tuple[Candidate, ...]:
-    """Every engine's answer: those that were measured first, then by estimate, the refusals last."""
-    return _candidates(problem, options.accuracy, options.precision, options.wisdom, platform)
+    """Every engine's answer: those that were measured first, then by cost, the refusals last."""
+    return _candidates(problem, options.accuracy, options.precision, options.wisdom, CALLS[options.effort], platform)
 
 
 @lru_cache(maxsize=4096)
-def _candidates(problem: Problem, accuracy: str, precision, wisdom: Wisdom | None, platform: str):
+def _candidates(problem: Problem, accuracy: str, precision, wisdom: Wisdom | None, calls: float, platform: str):
     known = wisdom.measured(problem, platform) if wisdom else {}
     answers = []
     for engine in engines_of(accuracy).values():
         if no := _refusal(engine, problem, accuracy, platform):
             answers.append(Candidate(engine, no, None))
             continue
-        estimate = 0.0 if problem.is_empty else seconds(engine, problem, platform, precision)
+        estimate = Estimate(0.0) if problem.is_empty else estimated(engine, problem, platform, precision)
         measured = known.get(engine.name) if engine in ENGINES.values() else None
-        answers.append(Candidate(engine, None, estimate, measured))
+        answers.append(Candidate(engine, None, estimate.seconds, measured, estimate.compilation))
 
     def rank(c: Candidate):
-        return c.refusal is not None, c.measured is None, c.measured or 0.0, c.seconds or 0.0
+        return c.refusal is not None, c.measured is None, 0.0 if c.refusal else c.cost(calls)
 
     return tuple(sorted(answers, key=rank))
 
@@ -122,11 +133,10 @@ def chain_pays(problem: Problem, links: Sequence[Problem], options: Options) -> 
     """
     platform = options.platform or jax.default_backend()
 
-    def seconds(problem: Problem) -> float:
-        best = candidates(problem, options, platform)[0]
-        return best.measured or best.seconds or 0.0
+    def cost(problem: Problem) -> float:
+        return candidates(problem, options, platform)[0].cost(CALLS[options.effort])
 
-    return sum(map(seconds, links)) < seconds(problem)
+    return sum(map(cost, links)) < cost(problem)
 
 
 def check(problem: Problem, options: Options, platform: str | None = None) -> None:
@@ -189,7 +199,10 @@ def options_of(
     options, wisdom = parse(call, *given), SCOPE.get()
     if wisdom is None and (path := os.environ.get(VARIABLE)):
         wisdom = of_environment(path)
-    return options._replace(wisdom=wisdom, platform=_PLATFORM.get())
+    effort = EFFORT.get()
+    if effort is None:
+        effort = effort_of_environment(level) if (level := os.environ.get(EFFORT_VARIABLE)) else "balanced"
+    return options._replace(effort=effort, wisdom=wisdom, platform=_PLATFORM.get())
 
 
 @lru_cache(maxsize=1024)

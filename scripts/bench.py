@@ -259,24 +259,27 @@ def markdown(results: list[Result], about: dict[str, str]) -> str:
 
 
 def picture(results: list[Result], about: dict[str, str]):
-    names = [r.row for r in results]
-    figure, axis = plt.subplots(figsize=(9, 1.5 + 0.24 * len(names)), layout="constrained")
-    places = np.arange(len(names))
+    """A dot for each row, by kind; a stroke for the geometric mean."""
+    kinds = list(dict.fromkeys(r.kind for r in results))
+    figure, axis = plt.subplots(figsize=(8, 1.6 + 0.36 * len(kinds)), layout="constrained")
     for offset, color, label, of in (
-        (-0.2, "#0072b2", "best other library", lambda r: r.other[1]),
-        (0.2, "#d55e00", "JAX today", lambda r: r.today[1]),
+        (-0.17, "#0072b2", "the best other library", lambda r: r.other[1]),
+        (0.17, "#d55e00", "JAX's own functions", lambda r: r.today[1]),
     ):
-        ratios = [r.ratio(of(r)) for r in results]
-        axis.barh(places + offset, np.log2(ratios), 0.38, color=color, label=f"against {label}")
-    axis.axvline(0, color="black", linewidth=0.8)
-    axis.set_yticks(places, names, fontsize=7)
+        for place, kind in enumerate(kinds):
+            ratios = [r.ratio(of(r)) for r in results if r.kind == kind]
+            axis.plot(ratios, np.full(len(ratios), place + offset), "o", color=color, alpha=0.45, markersize=5)
+            axis.plot(geometric_mean(ratios), place + offset, "|", color=color, markersize=13, markeredgewidth=2)
+        axis.plot([], [], "o", color=color, label=f"against {label}")
+    axis.axvline(1, color="black", linewidth=0.8)
+    axis.set_yticks(range(len(kinds)), kinds)
     axis.invert_yaxis()
-    axis.margins(y=0.01)
-    ticks = range(-2, 11, 1)
-    axis.set_xticks(list(ticks), [f"{2.0**t:g}" for t in ticks])
-    axis.set_xlabel("times as fast")
+    axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    axis.set_xlabel("times as fast (one dot a row)")
     axis.legend(loc="lower right")
-    axis.set_title(f"jaxconv, float32: {about['processor']}, jax {about['jax']}, {about['date']}", fontsize=9)
+    seed = f", seed {about['seed']}" if "seed" in about else ""
+    axis.set_title(f"jaxconv, float32{seed}: {about['processor']}, jax {about['jax']}, {about['date']}", fontsize=9)
     return figure
 
 

@@ -9,8 +9,12 @@ from dataclasses import replace
 from math import prod
 from zlib import crc32
 
+import jax
 import numpy as np
 from rows import PASSES, Layer, Row, filtering, per_example
+
+from jaxconv.plan import plan
+from jaxconv.problem import Problem
 
 OPERATIONS = (1e6, 4e9)  # two for each product
 MOST_ELEMENTS = 3e7  # of any array
@@ -140,6 +144,12 @@ FAMILIES: dict[str, Callable[[Rng], Row | None]] = {
     "signal": _signal,
     "image": _image,
 }
+
+
+def contraction(row: Row) -> Problem:
+    """The Problem of a drawn row: of a gradient, which is the last that its call contracts."""
+    arrays = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in row.data]
+    return plan(row.jax["jaxconv"], *arrays)[-1].problem
 
 
 def drawn(seed: int, count: int, family: str) -> Iterator[Row]:

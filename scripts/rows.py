@@ -101,8 +101,9 @@ def filtering(name: str, kind: str, extents: tuple[int, ...], kernel: tuple[int,
     def same(x, h, accuracy):
         return jaxconv.convolve(x, h, "same", accuracy=accuracy)
 
+    pads = [(k // 2, (k - 1) // 2) for k in kernel]
+
     def lax_conv(x, h):
-        pads = [((k - 1) // 2, k // 2) for k in kernel]
         return jax.lax.conv_general_dilated(x[None, None], jnp.flip(h)[None, None], (1,) * d, pads)[0, 0]
 
     todays = {"jax fftconvolve": lambda x, h: jsp.fftconvolve(x, h, "same"), "jax lax": lax_conv}
@@ -115,7 +116,13 @@ def filtering(name: str, kind: str, extents: tuple[int, ...], kernel: tuple[int,
 
     def conv_torch(x, h):
         convolution = (F.conv1d, F.conv2d, F.conv3d)[d - 1]
-        return convolution(x[None, None], h.flip(list(range(d)))[None, None], padding="same")[0, 0]
+        x = F.pad(x, [n for pair in reversed(pads) for n in pair]) if any(a != b for a, b in pads) else x
+        same = (
+            [0 if a != b else a for a, b in pads]
+            if any(a == b for a, b in pads) and all(a == b for a, b in pads)
+            else 0
+        )
+        return convolution(x[None, None], h.flip(list(range(d)))[None, None], padding=same)[0, 0]
 
     products = prod(extents) * prod(kernel)
     others = {

@@ -39,7 +39,7 @@ def test_all_stages_run_small(tmp_path, script):
     found = {stage: [*accelerator.entries(tmp_path / f"{stage}.jsonl")] for stage in accelerator.SECONDS}
     assert all(found.values()), found
     assert len(list(tmp_path.iterdir())) <= 8
-    about, rows, _ = script("fit").read(tmp_path / "sweep.jsonl")
+    about, rows = script("fit").read(tmp_path / "sweep.jsonl")
     assert (about.platform, about.engines) == ("cpu", list(INSTALLED))
     assert all(t > 0 for row in rows for t in row.times.values())
     for entry in found["bench"]:

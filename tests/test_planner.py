@@ -11,6 +11,7 @@ import pytest
 
 import jaxconv
 from jaxconv import costs
+from jaxconv.effort import CALLS
 from jaxconv.engines import ENGINES, INSTALLED
 from jaxconv.engines.base import LAUNCHED
 from jaxconv.padding import lax_axes, mode_axes
@@ -30,7 +31,7 @@ def test_the_cheapest_admitted_engine_is_chosen(platform):
         for of in PASSES.values():
             answers = candidates(of(problem), Options(), platform)
             admitted = [c for c in answers if c.refusal is None]
-            assert admitted == sorted(admitted, key=lambda c: c.seconds)
+            assert admitted == sorted(admitted, key=lambda c: c.cost(CALLS["balanced"]))
             assert choose(of(problem), Options(), platform) is admitted[0].engine
             for c in answers:
                 assert (c.seconds is None) == (c.refusal is not None)
@@ -81,8 +82,8 @@ def test_kinds_of_work_are_the_declared_ones_and_have_a_price(name, platform):
 
 def test_an_engine_without_a_row_has_rates_of_its_own(monkeypatch):
     engine = replace(ENGINES["direct"], name="new", rates={"products": 1e-3})
-    assert costs.seconds(engine, LAYER, "cpu") == pytest.approx(1e-3 * engine.work(LAYER, "cpu")["products"])
-    assert costs.seconds(replace(engine, rates={}), LAYER, "cpu") == math.inf  # never chosen unasked
+    assert costs.estimated(engine, LAYER, "cpu").seconds == pytest.approx(1e-3 * engine.work(LAYER, "cpu")["products"])
+    assert costs.estimated(replace(engine, rates={}), LAYER, "cpu").seconds == math.inf  # never chosen unasked
 
 
 def test_native_is_listed_and_says_what_to_install():
@@ -266,8 +267,8 @@ def test_the_methods_that_an_error_names():
 def test_a_known_kernel_is_split_where_that_pays_on_the_platform_that_is_asked_for():
     """Also where a function was traced for another one before."""
 
-    def seconds(problem, platform):
-        return candidates(problem, Options(), platform)[0].seconds
+    def cost(problem, platform):
+        return candidates(problem, Options(), platform)[0].cost(CALLS["balanced"])
 
     seen = set()
     for taps, size in product((5, 7, 11, 15), (32, 64, 256, 512)):
@@ -278,8 +279,8 @@ def test_a_known_kernel_is_split_where_that_pays_on_the_platform_that_is_asked_f
         [whole] = jaxconv.plan(jaxconv.correlate, image, jax.ShapeDtypeStruct(kernel.shape, jnp.float32), "same")
         found = [len(jaxconv.plan(f, image, platform=platform)) for platform in ("gpu", "tpu", "cpu")]
         for count, platform in zip(found, ("gpu", "tpu", "cpu"), strict=True):
-            links = sum(seconds(link, platform) for link in chain(whole.problem))
-            assert count == (2 if links < seconds(whole.problem, platform) else 1)
+            links = sum(cost(link, platform) for link in chain(whole.problem))
+            assert count == (2 if links < cost(whole.problem, platform) else 1)
         seen.add(tuple(found))
     assert any(len(set(found)) > 1 for found in seen)  # there are kernels that are split on one of them only
 

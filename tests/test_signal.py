@@ -148,6 +148,6 @@ def test_a_mapping_forces_each_pass():
 def test_elementwise_accuracy_never_takes_the_fft():
     x, h = jax.ShapeDtypeStruct((1 << 20,), jnp.float32), jax.ShapeDtypeStruct((1 << 16,), jnp.float32)
     [free] = jaxconv.plan(jaxconv.correlate, x, h)
-    assert set(free.engines.values()) == {"fft"}
+    assert set(free.engines.values()) <= {"fft", "overlap"}
     [bound] = jaxconv.plan(lambda x, h: jaxconv.correlate(x, h, accuracy="elementwise"), x, h)
-    assert "fft" not in bound.engines.values()
+    assert not {"fft", "overlap"} & set(bound.engines.values())

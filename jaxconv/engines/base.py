@@ -38,7 +38,8 @@ class Engine:
         sum over the terms of that element, the norms over the n, g and the g, m it reads.
         On accelerators it is the bound at precision 'highest', which accuracy='elementwise' asks
         for; below that, and where cuDNN picks an algorithm of its own, it has not been derived.
-    kinds: the words that `work` has on CPU; on accelerators all engines have those of `launches`.
+    kinds: the words that `work` has on CPU; on accelerators all engines have those of `launches`. Those of `COMPILED`
+        cost time once, when the program is compiled.
     rates: seconds for a unit of each, where costs.json has no row for the engine. Without either it is only taken if
         it is asked for.
     installed: whether it can run here at all. One that cannot refuses, and says why.
@@ -133,6 +134,15 @@ UNITS = ("float64", "float32", "tf32", "half", "integer", "shifted", "summed")  
 DEPTHWISE = tuple(f"depthwise {images}{gradient}" for images in ("image", "other") for gradient in ("", " gradient"))
 LAUNCHED = frozenset(("kernels", "bytes", "trips", "steps", *(f"{unit} products" for unit in (*UNITS, *DEPTHWISE))))
 WOVEN = frozenset(("woven", "woven rows", "phases"))
+COMPILED = frozenset(("program", "programs", "branches"))  # what compiling costs, once
+
+
+def compiled(programs: float, branches: float) -> dict[str, float]:
+    """What XLA compiles on CPU: one program, of so many in it (phases), with so many slices, terms or points between.
+
+    It takes its time for each loop that it makes of them, whatever their size.
+    """
+    return {"program": 1.0, "programs": programs, "branches": branches}
 
 
 def launches(kernels: float, moved: float, products: float = 0.0, unit: str = "float32", **extra: float):
@@ -296,6 +306,21 @@ def padded_along(array: Array, layout: str, letter: str, low: int, length: int) 
     place = layout.index(letter)
     config[place] = (low, length - low - array.shape[place], 0)
     return lax.pad(array, jnp.zeros((), array.dtype), config)
+
+
+def beside(array: Array, layout: str, cuts: dict[str, list[tuple[int, int, int]]], feature: str) -> tuple[Array, str]:
+    """The windows of an array side by side along a new axis T, which stands before `feature`.
+
+    cuts: by spatial letter (start, count, step) of each window along it. One axis is cut after the other, so that
+    there are as many slices as the sum of their windows, and not their product: XLA compiles a loop for each.
+    """
+    place = layout.index(feature)
+    array, layout = jnp.expand_dims(array, place), layout[:place] + "T" + layout[place:]
+    for letter, windows in reversed(cuts.items()):
+        axis = layout.index(letter)
+        parts = [lax.slice_in_dim(array, at, at + step * (n - 1) + 1, step, axis) for at, n, step in windows]
+        array = jnp.concatenate(parts, place) if len(parts) > 1 else parts[0]
+    return array, layout
 
 
 def merged(array: Array, outer: int, place: int) -> Array:

@@ -63,7 +63,7 @@ def over_outputs(problem: Problem, x: Array, w: Array, size: float, run: Run, un
     if rows >= axis.O:
         return run(problem, x, w)
     reach = axis.S * (rows - 1) + axis.D * (axis.K - 1) + 1
-    v = _padded_along(problem, x, d)
+    v = padded_axis(problem, x, d)
     part = _with_axis(problem, d, Axis(reach, axis.K, rows, 1, axis.S, axis.D))
 
     def strips(i, y):
@@ -99,7 +99,7 @@ def over_sums(
             return over_sums(part, block_x, block_w, size * problem.c / count, run, unit, add)
 
         blocks, rest = divmod(problem.c, count)
-        y = lax.fori_loop(1, blocks, lambda i, y: add(y, images(i * count, count)), images(0, count))
+        y = lax.fori_loop(0, blocks, lambda i, y: add(y, images(i * count, count)), _nothing(images, count, x))
         return add(y, images(blocks * count, rest)) if rest else y
     return over_rows(problem, x, w, size, run, unit=unit, add=add)
 
@@ -135,7 +135,7 @@ def over_rows(
             return over_rows(part, x, w, size * axis.K, of_row, add=add)
 
         run = along_the_row
-    v = _padded_along(problem, x, d)
+    v = padded_axis(problem, x, d)
 
     def strip(start, rows):
         reach = axis.S * (axis.O - 1) + axis.D * (rows - 1) + 1
@@ -144,9 +144,13 @@ def over_rows(
         return run(part, block_x, lax.dynamic_slice_in_dim(w, start, rows, lw.index(letter)))
 
     count = axis.K // rows
-    # The first strip stands before the loop: with all strips within, kernel gradients took up to twice the time on CPU.
-    y = whole_sum(lax.fori_loop(1, count, lambda i, y: add(y, strip(i * rows, rows)), strip(0, rows)))
+    y = whole_sum(lax.fori_loop(0, count, lambda i, y: add(y, strip(i * rows, rows)), _nothing(strip, rows, x)))
     return add(y, whole_sum(strip(count * rows, axis.K - count * rows))) if axis.K % rows else y
+
+
+def _nothing(block: Callable, length: int, like: Array) -> Any:
+    """What a sum of blocks of a length begins with: so XLA compiles the block once, in the loop."""
+    return jax.tree.map(lambda a: zeros(a.shape, like, a.dtype), jax.eval_shape(lambda: block(0, length)))
 
 
 def _rows(extent: int, size: float, unit: int) -> int:
@@ -170,7 +174,7 @@ def _with_axis(problem: Problem, d: int, axis: Axis) -> Problem:
     return replace(problem, axes=(*problem.axes[:d], axis, *problem.axes[d + 1 :]))
 
 
-def _padded_along(problem: Problem, x: Array, d: int) -> Array:
+def padded_axis(problem: Problem, x: Array, d: int) -> Array:
     """x padded along one axis so that o and k meet at S*o + D*k there."""
     axis = problem.axes[d]
     length = axis.S * (axis.O - 1) + axis.D * (axis.K - 1) + 1

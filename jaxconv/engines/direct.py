@@ -16,7 +16,8 @@ L > 1 by exchanging x and w, one with S > 1 (the dilation of its layer) and dila
 grouped layers by phases.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -27,11 +28,15 @@ from jax import Array, lax
 from jax.lax import conv_general_dilated  # by name: lax's attribute may have been assigned jaxconv's function
 
 from jaxconv.engines.base import (
+    COMPILED,
+    WOVEN,
     Engine,
     accumulator,
     all_products,
     always,
     array_bytes,
+    beside,
+    compiled,
     elements,
     itemsize,
     launches,
@@ -41,8 +46,11 @@ from jaxconv.engines.base import (
     tiled,
     zeros,
 )
-from jaxconv.engines.polyphase import by_phases, by_units, phase_count
-from jaxconv.problem import Problem
+from jaxconv.engines.blocks import padded_axis
+from jaxconv.engines.polyphase import by_phases, by_units, phase_count, phases, woven
+from jaxconv.problem import Problem, Triple
+
+SMALL = 16  # features, of which XLA takes no library for images on CPU
 
 
 def refusal(problem: Problem, platform: str | None) -> str | None:
@@ -66,19 +74,36 @@ def work(problem: Problem, platform="cpu", precision=None) -> dict[str, float]:
         rows = problem.n if gradient else problem.c
         pairs = all_products(problem) / (rows * problem.m) * tiled(rows) * tiled(problem.m)
         return launches(2.0 * calls, array_bytes(problem), pairs, multiplier(problem, precision))
-    axes = problem.axes
+    if len(problem.axes) < 3 or not problem.is_layer:
+        return compiled(1.0, 0.0) | {"call": 1.0, "elements": elements(problem)} | _product_work(problem)
+    parts, counts = phases(problem), defaultdict[str, float](float)
+    for part in parts:
+        while len(part.axes) > 2:
+            part = _images(part)
+            counts["copied"] += prod(part.x_shape)
+        for kind, count in _product_work(part).items():
+            counts[kind] += count
+    taps = sum(prod(axis.K for axis in part.axes[:-2]) for part in parts)
+    once = compiled(float(len(parts)), float(taps))
+    return once | woven(problem) | {"call": float(len(parts)), "elements": elements(problem)} | counts
+
+
+def _product_work(problem: Problem) -> dict[str, float]:
+    """Products, by what of XLA multiplies them: a library of its own or, of small or dilated problems, another."""
+    axes, (c, m) = problem.axes, (problem.c, problem.m)
     form = "layer" if problem.is_layer else "kernel"
+    within = all(axis.O <= axis.I >= axis.K and abs(axis.L) == 1 for axis in axes)
     if len(axes) > 2:
         form += ", volumes"
     elif problem.g > 1:
         form += " by groups"
     elif any(abs(axis.L) > 1 or (form == "kernel" and abs(axis.D) > 1) for axis in axes):
         form += ", dilated"
-    dilated = all_products(problem) * prod(abs(axis.L) for axis in axes)  # XLA multiplies the zeros
-    counts = {"call": 1.0, "products": dilated, form: dilated, f"{form}, over c": dilated / problem.c}
-    counts[f"{form}, over m"] = dilated / problem.m
-    counts[f"{form}, one pair"] = dilated / (problem.c * problem.m)
-    counts["elements"] = elements(problem)
+    elif len(axes) == 2 and max(c, m) > SMALL and within:
+        form += ", library"
+    products = all_products(problem) * prod(abs(axis.L) for axis in axes)  # XLA multiplies the zeros
+    counts = {"products": products, form: products, f"{form}, over c": products / c, f"{form}, over m": products / m}
+    counts[f"{form}, one pair"] = products / (c * m)
     if problem.layouts.y[-1] in problem.spatial:
         counts["transposed"] = elements(problem)
     return counts
@@ -92,7 +117,12 @@ def memory(problem: Problem, platform="cpu") -> float:
 def run(problem: Problem, x: Array, w: Array, precision=None, platform="cpu") -> Array:
     if platform == "cpu":
         problem, w, finish = oriented(problem, w, +1)
-        return finish(_convolved(problem, x, w, (), precision, platform)).astype(problem.dtypes.y)
+        one = partial(_convolved, flips=(), precision=precision, platform=platform)
+        if len(problem.axes) > 2 and problem.is_layer:
+            y = by_phases(problem, x, w, partial(_as_images, run=one))
+        else:
+            y = one(problem, x, w)
+        return finish(y).astype(problem.dtypes.y)
     if not problem.is_layer and any(abs(axis.L) > 1 and abs(axis.D) == 1 for axis in problem.axes):
         problem, x, w = problem.exchanged, w, x
     turned = [axis.oriented(+1) for axis in problem.axes]
@@ -112,6 +142,28 @@ def _in_known_forms(problem: Problem, x: Array, w: Array, flips: Sequence[str], 
         return one(problem, x, w, flips=flips)
     w = lax.rev(w, [problem.layouts.w.index(letter) for letter in flips])
     return (by_units if strided else by_phases)(problem, x, w, one)
+
+
+# XLA has libraries for images on CPU, and for volumes loops that are ten times slower.
+def _as_images(problem: Problem, x: Array, w: Array, run: Callable) -> Array:
+    """y of an oriented Problem with L = 1: the positions of its first axis are images, and its taps features."""
+    (lx, lw, ly), axis = problem.layouts, problem.axes[0]
+    if len(problem.axes) == 2:
+        return run(problem, x, w)
+    others, images = problem.spatial[1:], _images(problem)
+    x, _ = _in_order(padded_axis(problem, x, 0), lx, "n0" + others + "gc")
+    x, _ = beside(x, "n0" + others + "gc", {"0": [(axis.D * k, axis.O, axis.S) for k in range(axis.K)]}, "c")
+    w, _ = _in_order(w, lw, others + "g0cm")
+    y = _as_images(images, x.reshape(images.x_shape), w.reshape(images.w_shape), run)
+    y = y.reshape(problem.n, axis.O, *y.shape[1:])
+    return _in_order(y, "n0" + others + "gm", ly)[0]
+
+
+def _images(problem: Problem) -> Problem:
+    """The Problem that `_as_images` makes of one."""
+    spatial, axis = problem.spatial[:-1], problem.axes[0]
+    layouts = Triple("n" + spatial + "gc", spatial + "gcm", "n" + spatial + "gm")
+    return replace(problem, axes=problem.axes[1:], n=problem.n * axis.O, c=axis.K * problem.c, layouts=layouts)
 
 
 def _convolved(problem: Problem, x: Array, w: Array, flips: Sequence[str], precision, platform) -> Array:
@@ -214,9 +266,14 @@ def error(problem: Problem) -> tuple[float, float]:
     return summation_error(problem, problem.terms), 0.0
 
 
-KINDS = frozenset(("call", "elements", "products", "transposed")) | {
-    f"{form}{of}{part}"
-    for form, of in product(("layer", "kernel"), ("", ", volumes", " by groups", ", dilated"))
-    for part in ("", ", over c", ", over m", ", one pair")
-}
+KINDS = (
+    COMPILED
+    | WOVEN
+    | {"call", "elements", "products", "transposed", "copied"}
+    | {
+        f"{form}{of}{part}"
+        for form, of in product(("layer", "kernel"), ("", ", volumes", " by groups", ", dilated", ", library"))
+        for part in ("", ", over c", ", over m", ", one pair")
+    }
+)
 DIRECT = Engine("direct", always, refusal, work, memory, run, error, KINDS)

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.engines.base import (
+    COMPILED,
     WOVEN,
     Engine,
     accumulator,
@@ -260,7 +261,7 @@ def _factors(n: int) -> list[int]:
     return factors
 
 
-TRANSFORMED = WOVEN | {
+TRANSFORMED = COMPILED | WOVEN | {
     "call", "elements", "points", "transforms", "steps", "long steps", "moved", "pairs", "products", "transposed",
 }  # fmt: skip
 FFT = Engine("fft", never, refusal, work, memory, runner(_run, by_units), error, TRANSFORMED)

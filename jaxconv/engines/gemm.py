@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.engines.base import (
+    COMPILED,
     LIMITS,
     WOVEN,
     Engine,
@@ -29,6 +30,8 @@ from jaxconv.engines.base import (
     accumulator,
     all_products,
     array_bytes,
+    beside,
+    compiled,
     elements,
     itemsize,
     launches,
@@ -80,9 +83,12 @@ def _turned(problem: Problem) -> Problem:
 
 def _counted(
     problem: Problem, platform: str, precision, form: str, rows: float, columns: float, between: float = 0.0,
-    **extra: float,
+    slices: float = 0, **extra: float,
 ) -> dict[str, float]:  # fmt: skip
-    """The work of a form with so many numbers between: patches, products that are summed later, windows."""
+    """The work of a form with so many numbers between: patches, products that are summed later, windows.
+
+    `slices` are those that are written out in a phase.
+    """
     products = all_products(problem)
     if platform != "cpu":
         phases, moved = phase_count(problem), operand(problem, platform).itemsize * between
@@ -94,7 +100,9 @@ def _counted(
         return counts | {"trips": blocks - 1}
     counts = {"call": 1.0, "products": products, "elements": elements(problem), form: products}
     counts |= {f"{form}, over rows": products / rows, f"{form}, over columns": products / columns}
-    return counts | {f"{form}, over both": products / (rows * columns)} | woven(problem) | extra
+    counts |= {f"{form}, over both": products / (rows * columns)} | woven(problem) | extra
+    phases = phase_count(problem)
+    return counts | compiled(float(phases), float(phases * slices))
 
 
 def _limit(problem: Problem, platform: str) -> int:
@@ -116,7 +124,10 @@ def _layer_work(problem: Problem, platform: str, precision) -> dict[str, float]:
     between = problem.g * _layer_elements(problem)
     blocks = problem.g * (1 + itemsize(problem) * between / LIMITS["cpu"].layer)
     extra = {f"patches{_by_groups(problem)}": between, "pieces": between / problem.c, "blocks": blocks}
-    return _counted(problem, platform, precision, "layer", rows, columns, between, **extra)
+    if problem.layouts.w.index("m") < problem.layouts.w.index("c"):
+        extra["kernel moved"] = prod(problem.w_shape) + 0.0
+    slices = sum(-(-axis.K // abs(axis.L)) for axis in problem.axes)
+    return _counted(problem, platform, precision, "layer", rows, columns, between, slices, **extra)
 
 
 def _kernel_work(problem: Problem, platform: str, precision) -> dict[str, float]:
@@ -127,7 +138,8 @@ def _kernel_work(problem: Problem, platform: str, precision) -> dict[str, float]
     between = problem.g * _kernel_elements(turned, moved)
     blocks = problem.g * (1 + itemsize(problem) * between / LIMITS["cpu"].kernel)
     extra = {"windows by groups" if problem.g > 1 else "windows": between, "blocks": blocks}
-    return _counted(problem, platform, precision, "kernel", rows, columns, between, **extra)
+    slices = sum(-(-axis.O // abs(axis.L)) for axis in problem.axes)
+    return _counted(problem, platform, precision, "kernel", rows, columns, between, slices, **extra)
 
 
 def _by_groups(problem: Problem) -> str:
@@ -214,7 +226,7 @@ def _layer(problem: Problem, x: Array, w: Array, precision) -> Array:
         ly = "g" + ly.replace("g", "")
     # The taps' axis T stands before c; S is the tap that is summed after the product.
     cuts = {problem.spatial[d]: [(axes[d].D * k, axes[d].O, axes[d].S) for k in range(axes[d].K)] for d in patched}
-    patches, lp = _beside(v, lx, cuts, "c")
+    patches, lp = beside(v, lx, cuts, "c")
     order = [lw.index(c) for c in problem.spatial + "gcm"]
     w = lax.transpose(w, order).reshape(-1, prod(axes[d].K for d in patched), problem.g, problem.c, problem.m)
     place = ly.index("m")
@@ -242,33 +254,18 @@ def _kernel(problem: Problem, x: Array, w: Array, precision) -> Array:
     v = padded(problem, x)
     kept = [d for d in range(len(axes)) if d not in moved]
     cuts = {problem.spatial[d]: [(axes[d].S * o, axes[d].K, axes[d].D) for o in range(axes[d].O)] for d in kept}
-    windows, lv = _beside(v, lx, cuts, "n")
+    windows, lv = beside(v, lx, cuts, "n")
     low = {problem.spatial[d]: axes[d].S * (axes[d].O - 1) for d in moved}
     w = lax.pad(w, jnp.zeros((), w.dtype), [(low.get(c, 0), low.get(c, 0), 0) for c in lw])
     lengths = {d: v.shape[lx.index(problem.spatial[d])] for d in moved}
     cuts = {
         problem.spatial[d]: [(axes[d].S * (axes[d].O - 1 - o), lengths[d], 1) for o in range(axes[d].O)] for d in moved
     }
-    shifted, lw = _beside(w, lw, cuts, "m")
+    shifted, lw = beside(w, lw, cuts, "m")
     z = multiply(windows, lv.replace("T", "P"), shifted, lw.replace("T", "Q"), "gPnQm", precision, accumulator(problem))
     z = z.reshape(problem.g, *(axes[d].O for d in kept), problem.n, *(axes[d].O for d in moved), problem.m)
     order = "g" + "".join(problem.spatial[d] for d in kept) + "n" + "".join(problem.spatial[d] for d in moved) + "m"
     return lax.transpose(z, [order.index(letter) for letter in ly])
-
-
-def _beside(array: Array, layout: str, cuts: dict[str, list[tuple[int, int, int]]], feature: str) -> tuple[Array, str]:
-    """The windows of an array side by side along a new axis T, which stands before `feature`.
-
-    cuts: by spatial letter (start, count, step) of each window along it. One axis is cut after the other, so that
-    there are as many slices as the sum of their windows, and not their product: XLA compiles a loop for each.
-    """
-    place = layout.index(feature)
-    array, layout = jnp.expand_dims(array, place), layout[:place] + "T" + layout[place:]
-    for letter, windows in reversed(cuts.items()):
-        axis = layout.index(letter)
-        parts = [lax.slice_in_dim(array, at, at + step * (n - 1) + 1, step, axis) for at, n, step in windows]
-        array = jnp.concatenate(parts, place) if len(parts) > 1 else parts[0]
-    return array, layout
 
 
 def _moved(problem: Problem) -> tuple[int, ...]:
@@ -289,9 +286,9 @@ FORMS = (
     Form(lambda problem, _: problem.is_layer, _layer_work, _layer_memory, _layers),
     Form(lambda *_: True, _kernel_work, _kernel_memory, _kernels),
 )
-KINDS = WOVEN | {
-    "call", "products", "elements", "matrices", "window", "patches", "patches by groups", "patches by inner groups",
-    "pieces", "blocks", "windows", "windows by groups",
+KINDS = COMPILED | WOVEN | {
+    "call", "products", "elements", "matrices", "window", "kernel moved", "patches", "patches by groups",
+    "patches by inner groups", "pieces", "blocks", "windows", "windows by groups",
 } | {
     f"{form}{part}"
     for form in ("product", "layer", "kernel")

@@ -33,7 +33,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.arguments import promoted
-from jaxconv.engines.base import Form, accumulator, form_of, merged, oriented, padded_along
+from jaxconv.engines.base import Form, accumulator, compiled, form_of, merged, oriented, padded_along
 from jaxconv.problem import Axis, Problem
 
 PHASES = 64  # programs, or parts of x, that are written out
@@ -92,7 +92,8 @@ def work_of_units(problem: Problem, work: Callable[[Problem], dict[str, float]])
     for part in map(work, parts):
         for name, count in part.items():
             counts[name] = counts.get(name, 0.0) + count
-    return counts | {"call": float(max(1, len(parts)))}
+    calls = float(max(1, len(parts)))
+    return counts | compiled(calls, calls * len(problem.axes)) | {"call": calls}
 
 
 def _unit(problem: Problem) -> Problem:

@@ -25,6 +25,7 @@ import numpy as np
 from jax import Array, lax
 
 from jaxconv.engines.base import (
+    COMPILED,
     LIMITS,
     WOVEN,
     Engine,
@@ -33,6 +34,7 @@ from jaxconv.engines.base import (
     all_products,
     always,
     array_bytes,
+    compiled,
     elements,
     itemsize,
     launches,
@@ -52,6 +54,8 @@ from jaxconv.problem import Problem, Triple
 
 NARROW = 16  # channels that are written out, of which every pair is a product of its own
 UNROLLED = 64  # products or outputs that are written out
+PRODUCT, LOOP = 6, 40  # terms that take as long to compile as a product with its window, and as a loop of these
+WRITTEN = 4  # taps on CPU, where XLA compiles a loop for the window of each
 ACCUMULATED = 8192  # elements of an accumulator
 LANES = 32  # features that are worth a loop along them
 TERMS, KEPT = 64, 1 << 19  # products that such a loop adds up; elements that all of them write
@@ -64,10 +68,10 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
     return None
 
 
-def _counted(problem: Problem, **extra: float) -> dict[str, float]:
-    """The work on CPU that every form has, and `extra`."""
+def _counted(problem: Problem, branches: float) -> dict[str, float]:
+    """The work on CPU that every form has; `branches` are the terms that are written out, or what takes as long."""
     common = {"call": 1.0, "products": all_products(problem), "elements": elements(problem)}
-    return common | woven(problem) | extra
+    return common | woven(problem) | compiled(float(phase_count(problem)), branches)
 
 
 def _held(problem: Problem, numbers: float) -> float:
@@ -91,7 +95,8 @@ def _fused_work(problem: Problem, platform: str, precision) -> dict[str, float]:
     form = "fused" + (" by features" if problem.c * problem.m > 1 else "") + (" with stride" if strided else "")
     long = [letter for letter, size in zip(problem.layouts.y, problem.y_shape, strict=True) if size > 1]
     last = long[-1] if long else "m"
-    counts = _counted(problem) | {
+    terms = -(-problem.taps // phase_count(problem)) * problem.c
+    counts = _counted(problem, float(min(terms, limits.part) * phase_count(problem))) | {
         form: products,
         f"{form}, short rows": products / problem.y_shape[problem.layouts.y.index(last)],
         "loops": prod(problem.y_shape) * (-(-problem.taps * problem.c // limits.fused) - 1.0),
@@ -124,7 +129,9 @@ def _taps_work(problem: Problem, platform: str, precision) -> dict[str, float]:
         moved = 3.5 * taps * size * (prod(problem.x_shape) + prod(problem.y_shape))
         trips = taps if taps > UNROLLED else 0.0
         return launches(4.0 * phases * taps, moved, products, multiplier(problem, precision), trips=trips)
-    return _counted(problem) | {
+    phases = phase_count(problem)
+    written = -(-problem.taps // phases)
+    return _counted(problem, float(phases * (PRODUCT * written if written <= WRITTEN else LOOP))) | {
         "taps": products,
         "terms": float(problem.taps),
         "sums": problem.taps * prod(problem.y_shape) + 0.0,
@@ -152,7 +159,12 @@ def _kept_work(problem: Problem, form: str, pieces: str) -> dict[str, float]:
     form += " by features" if problem.n * problem.m > 1 else ""
     strips = problem.g * problem.n * problem.m * problem.c * problem.taps / STREAMS / ACCUMULATED
     row = problem.w_shape[-1] if problem.layouts.w[-1] in problem.spatial else problem.g * problem.n * problem.m
-    return _counted(problem) | {
+    if pieces == "strips":
+        written = problem.outputs * min(problem.taps, STREAMS)
+    else:  # along one axis for all outputs there
+        along = problem.axes[problem.spatial.index(_summed_first(problem))]
+        written = problem.outputs // along.O * min(along.K, TERMS)
+    return _counted(problem, float(written)) | {
         form: products,
         f"{form}, short rows": products / row,
         pieces: problem.outputs * (strips + 1),
@@ -175,7 +187,7 @@ def _outputs_work(problem: Problem, platform: str, precision) -> dict[str, float
     windows = outputs * problem.n * problem.g * problem.c * problem.taps
     if platform == "cpu":
         return (
-            _counted(problem)
+            _counted(problem, float(PRODUCT * outputs if outputs <= UNROLLED else LOOP))
             | {
                 "outputs": products,
                 "outputs, narrow": products / min(problem.n, problem.m),
@@ -304,7 +316,7 @@ def _over_taps(problem: Problem, x: Array, w: Array, precision, platform: str) -
             v, y = lax.optimization_barrier((v, y))
             y = y + _terms(problem, v, w, precision)(k)
         return y
-    if prod(K) <= UNROLLED:
+    if prod(K) <= WRITTEN:
         return pairwise([term(k) for k in product(*map(range, K))])
     return lax.fori_loop(1, prod(K), lambda t, y: y + term(jnp.unravel_index(t, K)), term([0] * len(K)))
 
@@ -488,7 +500,7 @@ FORMS = (
     Form(_accumulates, _strips_work, _strips_memory, _accumulated),
     Form(lambda *_: True, _outputs_work, _outputs_memory, _over_outputs),
 )
-KINDS = WOVEN | {
+KINDS = COMPILED | WOVEN | {
     "call", "products", "elements", "loops", "narrow features", "taps", "taps, narrow", "terms", "sums", "strips",
     "lanes", "outputs", "outputs, narrow", "windows",
 } | {

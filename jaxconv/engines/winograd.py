@@ -31,10 +31,12 @@ import numpy as np
 from jax import Array, lax
 
 from jaxconv.engines.base import (
+    COMPILED,
     LIMITS,
     WOVEN,
     Engine,
     array_bytes,
+    compiled,
     elements,
     itemsize,
     launches,
@@ -228,7 +230,9 @@ def work(problem: Problem, platform="cpu", precision=None, *, most: float) -> di
         moved = array_bytes(problem) + itemsize(problem) * between
         launched = 9.0 * len(parts) * max(1.0, blocks)
         return launches(launched, moved, total.products, "float32", trips=max(0.0, blocks - 1))
-    return woven(problem) | {
+    layer = problem.is_layer
+    branches = sum(s.n for phase in parts for s in _plan(phase, layer, most)) * (1 if layer else 2)  # V, and A w
+    return woven(problem) | compiled(float(len(parts)), float(branches)) | {
         "call": float(len(parts)), f"{form} products": total.products, f"{form} input": total.input,
         f"{form} output": total.output, f"{form}, short rows": (total.input + total.output) / row,
         "kernels": total.kernel, "matrices": total.matrices * (1 + blocks), "elements": elements(problem),
@@ -530,7 +534,7 @@ def _error(problem: Problem, layer: bool, most: float) -> float:
     return float(growth * (roundings + summation_error(problem, terms)))
 
 
-KINDS = WOVEN | {"call", "elements", "kernels", "matrices", "blocks"} | {
+KINDS = COMPILED | WOVEN | {"call", "elements", "kernels", "matrices", "blocks"} | {
     f"{form}{part}"
     for form in ("layer", "kernel")
     for part in (" products", " input", " output", ", short rows")
