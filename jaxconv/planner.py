@@ -88,8 +88,8 @@ class Candidate(NamedTuple):
     compilation: float = 0.0  # seconds, once
 
     def cost(self, calls: float) -> float:
-        """Seconds of a call, with its share of the compilation."""
-        return (self.measured or self.seconds or 0.0) + self.compilation / calls
+        """Seconds of a call: as measured, for which it was compiled already, or estimated, with its share of that."""
+        return self.measured or (self.seconds or 0.0) + self.compilation / calls
 
 
 def candidates(problem: Problem, options: Options, platform: str) -> tuple[Candidate, ...]:

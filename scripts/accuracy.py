@@ -165,6 +165,7 @@ def picture(ratios: dict[str, list[float]]) -> None:
     axis.axvline(1, color="gray", linewidth=0.8)
     axis.axvline(3, color="#d55e00", linewidth=0.8, linestyle=":")
     axis.set_xscale("log")
+    axis.minorticks_off()
     axis.set_xticks([0.5, 1, 2, 3, 5], ["0.5", "1", "2", "3", "5"])
     axis.set_xlabel("error of a network's gradients, times lax's (one dot a network)")
     figure.savefig(OUT / "accuracy.png", dpi=110)

@@ -38,8 +38,9 @@ def test_the_fewer_calls_the_less_is_compiled():
 
 
 def test_a_candidate_costs_what_was_measured_rather_than_what_was_estimated():
-    c = Candidate(choose(LAYER, Options(), "cpu"), None, 2.0, 1.0, 6.0)
-    assert c.cost(3.0) == 3.0
+    engine = choose(LAYER, Options(), "cpu")
+    assert Candidate(engine, None, 2.0, None, 6.0).cost(3.0) == 4.0
+    assert Candidate(engine, None, 2.0, 1.0, 6.0).cost(3.0) == 1.0
 
 
 def test_a_scope_says_it_to_every_call_within():
