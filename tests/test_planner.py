@@ -214,7 +214,7 @@ def test_plan_shows_a_refusal_of_a_later_pass():
         return jaxconv.convolve(x, jnp.ones(2), method={"input": "fft"}, accuracy="elementwise")
 
     [found] = jaxconv.plan(f, jnp.ones(3))
-    assert found.engines == {"forward": "shifts", "input": None, "kernel": "shifts"}
+    assert [which for which, engine in found.engines.items() if engine is None] == ["input"]
     assert "input pass, if differentiated in x (method='fft' forced)" in str(found)
 
 
