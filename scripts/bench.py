@@ -150,7 +150,7 @@ def measure(row: Row, rounds: int, block: float) -> Result:
     truth = np.asarray(row.truth(*(a.astype(float) for a in row.data)))
     result = Result(row.name, row.kind, row.products, sum(a.nbytes for a in row.data) + truth.nbytes // 2)
     scale = np.linalg.norm(truth)
-    ready, once = {}, {}
+    ready = {}
     for name, make in calls(row).items():
         try:
             call = make()
@@ -168,26 +168,29 @@ def measure(row: Row, rounds: int, block: float) -> Result:
         if first > SLOW and name in row.others:  # nothing was compiled: it is that slow
             result.libraries[name] = Measured(first, first, None, error)
             continue
-        start = time.perf_counter()
-        call()
-        once[name] = time.perf_counter() - start
         ready[name] = call
         between = planned(row, name) if name in row.jax else memory(call)
         result.libraries[name] = Measured(nan, first, between, error)
-    samples: dict[str, list[float]] = {name: [] for name in ready}
+    for name, seconds in timed(ready, rounds, block).items():
+        result.libraries[name].seconds = seconds
+    return result
+
+
+def timed(calls: dict[str, Callable], rounds: int, block: float) -> dict[str, float]:
+    """The 20 % quantile of each call's seconds, in blocks that take turns. A slow call is made twice."""
+    samples: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
-        for name, call in ready.items():
-            if once[name] > 0.3 and len(samples[name]) >= 2:
-                continue  # slow ones need no more
+        for name, call in calls.items():
+            if len(samples[name]) >= 2 and min(samples[name]) > 6 * block:
+                continue
             time.sleep(0.01)
             call()
-            for _ in range(max(1, min(50, int(block / once[name])))):
+            end = time.perf_counter() + block
+            while time.perf_counter() < end:
                 start = time.perf_counter()
                 call()
                 samples[name].append(time.perf_counter() - start)
-    for name, times in samples.items():
-        result.libraries[name].seconds = sorted(times)[int(QUANTILE * (len(times) - 1))]
-    return result
+    return {name: sorted(times)[int(QUANTILE * (len(times) - 1))] for name, times in samples.items()}
 
 
 # ---- reports

@@ -25,13 +25,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
-from bench import geometric_mean, machine, write
+from bench import geometric_mean, machine, timed, write
 
 import jaxconv
 
 Rng = np.random.Generator
 Weights = dict[str, np.ndarray]
-RATE, SLOPE = 1e-3, 0.2
+RATE = 1e-3
+BLOCK = 0.2  # seconds of each turn
 TOLERANCE = 2e-3  # between the libraries, of the norm: ReLUs may flip
 
 
@@ -493,7 +494,7 @@ def measure(drawn: Drawn, rounds: int) -> list[Result]:
             calls[name] = functions[which]
             answers[name] = functions[which]()
         compare(drawn, which, answers)
-        results.append(Result(drawn.name, sizes, which, timed(calls, rounds), first, memory))
+        results.append(Result(drawn.name, sizes, which, timed(calls, rounds, BLOCK), first, memory))
     return results
 
 
@@ -519,27 +520,6 @@ def compare(drawn: Drawn, which: str, answers: dict[str, Any]) -> None:
             floor = 1e-6 * np.linalg.norm(drawn.weights[key])
             if not off <= 0.05 * np.linalg.norm(change) + floor:
                 raise SystemExit(f"{drawn.name}: the update of {key!r} is off by {off:.2g}")
-
-
-def timed(calls: dict[str, Callable], rounds: int) -> dict[str, float]:
-    once = {}
-    for name, call in calls.items():
-        call()
-        start = time.perf_counter()
-        call()
-        once[name] = time.perf_counter() - start
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            if once[name] > 1 and len(samples[name]) >= 2:
-                continue  # slow ones need no more
-            time.sleep(0.02)
-            call()
-            for _ in range(max(1, min(20, int(0.2 / once[name])))):
-                start = time.perf_counter()
-                call()
-                samples[name].append(time.perf_counter() - start)
-    return {name: sorted(times)[int(0.2 * (len(times) - 1))] for name, times in samples.items()}
 
 
 # ---- reports

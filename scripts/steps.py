@@ -27,6 +27,7 @@ import optax
 import torch
 import torch.nn.functional as F
 import typer
+from bench import timed
 from flax import nnx
 from torch import nn
 
@@ -304,23 +305,7 @@ def measure(setting: Setting, rounds: int) -> dict[str, float]:
     losses = {library: call() for library, call in calls.items()}
     if max(losses.values()) - min(losses.values()) > 1e-4:
         raise SystemExit(f"{setting}: the losses of the first step differ: {losses}")
-    once = {}
-    for library, call in calls.items():
-        start = time.perf_counter()
-        call()
-        once[library] = time.perf_counter() - start
-    samples: dict[str, list[float]] = {library: [] for library in calls}
-    for _ in range(rounds):
-        for library, call in calls.items():
-            if once[library] > 2 and len(samples[library]) >= 2:
-                continue  # slow ones need no more
-            time.sleep(0.02)
-            call()
-            for _ in range(max(1, min(20, int(0.5 / once[library])))):
-                start = time.perf_counter()
-                call()
-                samples[library].append(time.perf_counter() - start)
-    return {library: sorted(times)[int(0.2 * (len(times) - 1))] for library, times in samples.items()}
+    return timed(calls, rounds, 0.5)
 
 
 def main(
