@@ -1,18 +1,24 @@
-"""The command `jaxconv`: plan and tune, for a user's contractions; verify, for a device."""
+"""The command `jaxconv`: plan and tune, for a user's contractions; calibrate and verify, for a device."""
 
 import importlib
 import importlib.util
 import inspect
 import os
 import sys
+import warnings
 from json import dumps as to_json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from jaxconv.files import write
 from jaxconv.plan import plan as plan_of
 from jaxconv.problem import Problem
+from jaxconv.processor import processor
+from jaxconv.rates import calibrate as calibrated
+from jaxconv.rates import path as rates_path
+from jaxconv.rates import shipped
 from jaxconv.tune import tune as tune_of
 from jaxconv.versions import __version__
 
@@ -67,6 +73,21 @@ def tune(
 
 
 @app.command()
+def calibrate(progress: Annotated[bool, typer.Option(help="show a progress bar")] = True) -> None:
+    """Measure this machine for the planner, which takes some seconds; nothing else should run meanwhile."""
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.simplefilter("always")
+        found, usual = calibrated(progress), shipped(processor())
+    for remark in remarks:
+        print(remark.message, file=sys.stderr)
+    if remarks:
+        raise typer.Exit(1)
+    for name, seconds in found.seconds.items():
+        print(f"{name:12}{seconds:10.3g} s a unit, {seconds / usual.seconds[name]:6.2f} times the shipped")
+    print(f"kept in {rates_path()}")
+
+
+@app.command()
 def verify(
     theme: Annotated[list[str] | None, typer.Option(help="a theme of identities; repeatable")] = None,
     engine: Annotated[list[str] | None, typer.Option(help="an engine, or auto; repeatable")] = None,
@@ -101,19 +122,10 @@ def verify(
         raise typer.BadParameter(str(e)) from e
     report.print(Console(width=None if sys.stdout.isatty() else 150))
     if json:
-        _write(json, to_json(report.as_json(), indent=1, ensure_ascii=False))
+        write(json, to_json(report.as_json(), indent=1, ensure_ascii=False))
     if html:
-        _write(html, page(report))  # pyright: ignore[reportPossiblyUnboundVariable]
+        write(html, page(report))  # pyright: ignore[reportPossiblyUnboundVariable]
     raise typer.Exit(0 if report.holds else 1)
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _calls(target: str) -> list[tuple[Any, ...]]:

@@ -1,8 +1,9 @@
 """What the engines' work costs on a device: constants, fitted to measurements or stated.
 
 An engine says how much of each kind of work a Problem is (`Engine.work`); `costs.json` says
-what a unit of each kind costs, in seconds, and how many times slower other types than float32
-are. `scripts/fit.py` measures and writes them; docs/planner.md has what they are worth. XLA
+what a unit of each kind costs, and how many times slower other types than float32 are: on CPU in
+units of the machine (`Engine.kinds` names the rate, `rates.rates` has its seconds), on accelerators
+in seconds. `scripts/fit.py` measures and writes them; docs/planner.md has what they are worth. XLA
 changes, so there is a table for each jaxlib that was measured, and the latest that is not newer
 than the one in use serves.
 
@@ -23,10 +24,11 @@ import jax
 import jax.numpy as jnp
 from jaxlib.version import __version__ as jaxlib_version
 
-from jaxconv.engines import Engine
+from jaxconv.engines import ENGINES, Engine
 from jaxconv.engines.base import COMPILED
 from jaxconv.engines.polyphase import bounded
 from jaxconv.problem import Problem
+from jaxconv.rates import rates
 
 Table = Mapping[str, Mapping[str, float]]
 
@@ -57,13 +59,13 @@ def estimated(engine: Engine, problem: Problem, platform: str, precision=None) -
 
 def estimate(table: Table, engine: Engine, problem: Problem, platform: str = "cpu", precision=None) -> Estimate:
     """By a table: the work of each kind times what a unit costs."""
-    rates = table.get(engine.name, engine.rates)
-    if not rates:  # of what nothing is known
+    row = table.get(engine.name, engine.rates)
+    if not row:  # of what nothing is known
         return Estimate(math.inf)
     work = engine.work(bounded(problem), platform, precision)
-    cost = {name: rates.get(name, 0.0) * count for name, count in work.items()}
+    cost = {name: row.get(name, 0.0) * count for name, count in work.items()}
     once = sum(cost.pop(name, 0.0) for name in COMPILED)
-    return Estimate(sum(cost.values()) * rates.get(f"times {kind(problem)}", 1.0), once)
+    return Estimate(sum(cost.values()) * row.get(f"times {kind(problem)}", 1.0), once)
 
 
 @cache
@@ -82,10 +84,24 @@ def is_prior(platform: str) -> bool:
 
 @cache
 def constants(platform: str, device: str, version: str) -> Table:
-    """engine -> kind of work -> seconds a unit, as fitted for the latest jaxlib up to `version`."""
+    """engine -> kind of work -> seconds a unit here, as fitted for the latest jaxlib up to `version`."""
+    table = fitted_for(platform, device, version)
+    return in_seconds(table, rates().seconds) if platform == "cpu" else table
+
+
+def fitted_for(platform: str, device: str, version: str) -> Table:
+    """The table of the latest jaxlib up to `version`: on CPU in units of a machine."""
     by_version = tables(platform, device)
     known = sorted(by_version, key=_numbers)
     return by_version[next((v for v in reversed(known) if _numbers(v) <= _numbers(version)), known[0])]
+
+
+def in_seconds(table: Table, unit: Mapping[str, float]) -> Table:
+    """A table in units of a machine, by what its units take."""
+    return {
+        name: {kind: value * unit.get(ENGINES[name].kinds.get(kind, ""), 1.0) for kind, value in row.items()}
+        for name, row in table.items()
+    }
 
 
 @cache

@@ -7,6 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import jax
 
+from jaxconv.rates import rates
+
 __version__ = "0.1.0"
 PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "flax", "optax", "orbax-checkpoint", "onednn-cpu-gomp")
 VARIABLES = ("JAX_PLATFORMS", "JAX_ENABLE_X64", "JAXCONV_WISDOM", "XLA_FLAGS")
@@ -24,6 +26,7 @@ def show_versions() -> None:
             lines[package] = version(package)
         except PackageNotFoundError:
             lines[package] = "-"
+    lines["rates"] = rates().source
     lines["devices"] = ", ".join(f"{device.platform}:{device.device_kind}" for device in jax.devices())
     lines |= {name: os.environ[name] for name in VARIABLES if name in os.environ}
     for name, value in lines.items():

@@ -11,8 +11,6 @@ import contextvars
 import hashlib
 import json
 import os
-import stat
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,8 +21,10 @@ from typing import Any
 import jax
 from jaxlib.version import __version__ as jaxlib_version
 
+from jaxconv import files
 from jaxconv.engines import ENGINES, INSTALLED
 from jaxconv.problem import Axis, Problem, Triple
+from jaxconv.processor import processor
 
 VARIABLE = "JAXCONV_WISDOM"
 FORMAT = 1
@@ -86,18 +86,7 @@ def signature() -> dict[str, str]:
 
 def _device() -> str:
     device = jax.devices()[0]
-    if device.platform != "cpu":
-        return f"{device.device_kind}"
-    with contextlib.suppress(OSError):  # XLA calls every processor "cpu"
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return f"{line.split(':', 1)[1].strip()}, {_cores()} cores"
-    return f"cpu, {_cores()} cores"
-
-
-def _cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{device.device_kind}" if device.platform != "cpu" else str(processor())  # XLA calls every processor "cpu"
 
 
 def read(path: str | os.PathLike) -> Wisdom:
@@ -129,26 +118,9 @@ def read(path: str | os.PathLike) -> Wisdom:
 
 def write(path: str | os.PathLike, wisdom: Wisdom) -> None:
     """Write the file whole, or leave the old one as it is."""
-    file = Path(path).resolve()  # of a link, what it points to
-    file.parent.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {"format": FORMAT, "signature": signature(), "entries": _entries(wisdom.text)}
-    handle, part = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "w") as f:
-            json.dump(content, f, indent=1)
-            f.flush()
-            os.fsync(f.fileno())
-        os.chmod(part, stat.S_IMODE(file.stat().st_mode) if file.exists() else 0o666 & ~_umask())
-        os.replace(part, file)
-    except BaseException:
-        os.unlink(part)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)  # it can only be read by setting it
-    os.umask(mask)
-    return mask
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    files.write(path, json.dumps(content, indent=1))
 
 
 SCOPE: contextvars.ContextVar[Wisdom | None] = contextvars.ContextVar("jaxconv wisdom", default=None)

@@ -44,6 +44,7 @@ from jaxconv.padding import lax_axes
 from jaxconv.planner import Options, candidates
 from jaxconv.primitive import contract
 from jaxconv.problem import Axis, Problem, Triple
+from jaxconv.rates import rates
 from jaxconv.reference import reference
 from jaxconv.tune import stopwatch
 
@@ -68,7 +69,7 @@ def about() -> dict:
     """The first line of every file; `scripts/fit.py` reads it."""
     device = jax.devices()[0]
     here = dict(platform=device.platform, device=device.device_kind, jaxlib=jaxlib.__version__, engines=list(INSTALLED))
-    return here | {"date": time.strftime("%Y-%m-%d")}
+    return here | {"date": time.strftime("%Y-%m-%d"), "rates": rates().seconds if device.platform == "cpu" else {}}
 
 
 class Lines:

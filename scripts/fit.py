@@ -6,9 +6,10 @@
 
 On CPU the problems are the bench's families, drawn with a seed (scripts/draws.py), and random ones of other kinds and
 types (scripts/problems.py). The regret of a choice is the time of the engine that the planner takes over that of the
-best. Measurements go to out/fit/: a line about the device, and one JSON line a problem, [seed, problem, seconds by
-engine, precision, seconds to compile by engine]; they are resumed, and the report and its picture lie beside them.
-Nothing else should run meanwhile.
+best. On CPU the constants are in units of the machine (jaxconv/rates.py), so that they can be judged on another:
+`--judge FILE`. Measurements go to out/fit/: a line about the device and its rates, and one JSON line a problem, [seed,
+problem, seconds by engine, precision, seconds to compile by engine]; they are resumed, and the report and its picture
+lie beside them. Nothing else should run meanwhile.
 """
 
 import json
@@ -35,8 +36,10 @@ from jaxconv import costs
 from jaxconv.engines import INSTALLED, Engine
 from jaxconv.engines.base import COMPILED
 from jaxconv.engines.polyphase import bounded
+from jaxconv.files import write as write_file
 from jaxconv.planner import Options, candidates
 from jaxconv.problem import Axis, Problem, Triple  # noqa: F401  (what a line of measurements is written in)
+from jaxconv.rates import measured as rates_of_machine
 from jaxconv.tune import measure as times_of
 
 matplotlib.use("Agg")
@@ -48,6 +51,7 @@ FOLDS = 5
 FAR = 0.3  # the least weight of an engine's time
 CAUTION = 0.6  # quantile of what other types take: where they vary, an engine is not to be relied on
 FEW = 12  # measurements, of which no engine is fitted
+RIDGE, UNUSUAL = 0.1, 1e3  # how strongly a constant is drawn to a unit of the machine, and how far below it may begin
 HOPELESS = 2.0  # seconds: an engine whose estimate is beyond is not measured
 app = typer.Typer(help=__doc__, rich_markup_mode=None, pretty_exceptions_enable=False)
 Precision = tuple[lax.Precision, lax.Precision] | None
@@ -68,11 +72,14 @@ class About(NamedTuple):
     jaxlib: str
     engines: list[str]
     date: str = ""
+    rates: Mapping[str, float] = MappingProxyType({})
 
     @classmethod
     def here(cls) -> "About":
         device = jax.devices()[0]
-        return cls(device.platform, device.device_kind, jaxlib.__version__, list(INSTALLED), time.strftime("%Y-%m-%d"))
+        measured = rates_of_machine(time.perf_counter) if device.platform == "cpu" else {}
+        date = time.strftime("%Y-%m-%d")
+        return cls(device.platform, device.device_kind, jaxlib.__version__, list(INSTALLED), date, measured)
 
     @property
     def key(self) -> str:
@@ -113,12 +120,13 @@ def measure(
     count: Annotated[int, typer.Option(help="how many problems from there")] = 400,
     seconds: Annotated[float, typer.Option(help="time spent on each engine")] = 0.06,
     minutes: Annotated[float, typer.Option(help="stop after that long")] = 60,
+    data: Annotated[Path | None, typer.Option(help="the file to write or to go on with")] = None,
 ) -> None:
     """Time every engine on drawn problems, but for those that were.
 
     Measurements of engines that have changed since are the caller's to remove.
     """
-    path, platform, start = measurements(), jax.default_backend(), time.monotonic()
+    path, platform, start = data or measurements(), jax.default_backend(), time.monotonic()
     path.parent.mkdir(parents=True, exist_ok=True)
     done = {json.loads(line)[0] for line in path.read_text().splitlines()[1:]} if path.exists() else set()
     with path.open("a") as file:
@@ -153,6 +161,8 @@ def read(path: Path) -> tuple[About, Measured]:
             f"--data {path}: it was measured with the engines {', '.join(about.engines)}; there are "
             f"{', '.join(INSTALLED)}. Measure anew."
         )
+    if about.platform == "cpu" and not about.rates:
+        raise typer.BadParameter(f"--data {path}: its first line has no rates of the machine. Measure anew.")
     found: dict[tuple, Measurement] = {}  # the engines of one problem may stand on several lines
     for line in lines:
         try:
@@ -168,7 +178,7 @@ def read(path: Path) -> tuple[About, Measured]:
     return about, [m for m in found.values() if m.times]
 
 
-def fitted(engine: Engine, measured: Measured, platform: str, device: str) -> dict[str, float]:
+def fitted(engine: Engine, measured: Measured, about: About) -> dict[str, float]:
     """The constants of one engine: of other types, how many times as long they take.
 
     An engine that is far from the best counts less: its time is only to be large. One that was hardly measured keeps
@@ -176,14 +186,16 @@ def fitted(engine: Engine, measured: Measured, platform: str, device: str) -> di
     """
     mine = [m for m in measured if engine.name in m.times]
     if sum(costs.kind(m.problem) == "real" for m in mine) < FEW:
-        return dict(costs.constants(platform, device, jaxlib.__version__)[engine.name])
+        known = costs.fitted_for(about.platform, about.device, about.jaxlib)
+        return dict(carried(known, about._replace(rates=dict.fromkeys(about.rates, 1.0)), about)[engine.name])
     near = [min(m.times.values()) / m.times[engine.name] for m in mine]
     kinds = np.array([costs.kind(m.problem) for m in mine])
     real = kinds == "real"
-    works = [engine.work(bounded(m.problem), platform, m.precision) for m in mine]
+    works = [engine.work(bounded(m.problem), about.platform, m.precision) for m in mine]
     running = [{name: count for name, count in work.items() if name not in COMPILED} for work in works]
     times, weights = np.array([m.times[engine.name] for m in mine]), np.sqrt(np.maximum(near, FAR))
-    rates = least(list(compress(running, real)), times[real], weights[real])
+    usual = {kind: about.rates[rate] for kind, rate in engine.kinds.items()} if about.platform == "cpu" else {}
+    rates = least(list(compress(running, real)), times[real], weights[real], usual)
     total = np.array([sum(rates.get(name, 0.0) * count for name, count in work.items()) for work in running])
     for kind in sorted(set(kinds) - {"real"}):
         rates[f"times {kind}"] = float(f"{np.quantile((times / total)[kinds == kind], CAUTION):.3g}")
@@ -194,12 +206,17 @@ def fitted(engine: Engine, measured: Measured, platform: str, device: str) -> di
     ]
     if len(compiling) >= FEW:
         counts, seconds = zip(*compiling, strict=True)
-        rates |= least(counts, np.array(seconds), np.ones(len(seconds)))
-    return rates
+        rates |= least(counts, np.array(seconds), np.ones(len(seconds)), usual)
+    return usual | rates  # what was never met, too, is as usual
 
 
-def least(works: Sequence[Mapping[str, float]], times: np.ndarray, weights: np.ndarray) -> dict[str, float]:
-    """Seconds for a unit of each kind: not negative, least squares of the logarithm. Outliers count less."""
+def least(
+    works: Sequence[Mapping[str, float]], times: np.ndarray, weights: np.ndarray, usual: Mapping[str, float]
+) -> dict[str, float]:
+    """Seconds for a unit of each kind: not negative, least squares of the logarithm. Outliers count less.
+
+    What the measurements hardly say is as usual: a unit of the machine.
+    """
     names = sorted({name for work in works for name in work})
     counts = np.array([[work.get(name, 0.0) for name in names] for work in works])
     scale = np.maximum(counts.max(0), 1e-30)
@@ -208,23 +225,35 @@ def least(works: Sequence[Mapping[str, float]], times: np.ndarray, weights: np.n
 
     # Unused constants may come in again, from a small share of the median time.
     start = np.log(np.maximum(start, 1e-3 * np.median(times)))
-    result = least_squares(
-        lambda theta: weights * (np.log(counts @ np.exp(theta)) - np.log(times)),
-        start,
-        jac=lambda theta: (weights / (counts @ np.exp(theta)))[:, None] * counts * np.exp(theta),
-        bounds=(start - 40, start + 20),
-        loss="soft_l1",
-        f_scale=0.3,
-    )
+    known = np.array([name in usual for name in names])
+    expected = np.log([usual.get(name, 1.0) for name in names]) + np.log(scale)
+    start[known] = np.maximum(start, expected - np.log(UNUSUAL))[known]
+    pull = RIDGE * np.eye(len(names))[known]
+
+    def off(theta: np.ndarray) -> np.ndarray:
+        return np.concatenate([weights * (np.log(counts @ np.exp(theta)) - np.log(times)), pull @ (theta - expected)])
+
+    def slope(theta: np.ndarray) -> np.ndarray:
+        return np.concatenate([(weights / (counts @ np.exp(theta)))[:, None] * counts * np.exp(theta), pull])
+
+    result = least_squares(off, start, jac=slope, bounds=(start - 40, start + 20), loss="soft_l1", f_scale=0.3)
     parts = counts * np.exp(result.x)
-    share = (parts / parts.sum(1)[:, None]).max(0)
+    share = (parts / parts.sum(1)[:, None]).max(0) + known
     return {
         n: float(f"{np.exp(t) / s:.4g}") for n, t, s, u in zip(names, result.x, scale, share, strict=True) if u > 0.01
     }
 
 
 def fit_all(measured: Measured, about: About) -> dict[str, dict[str, float]]:
-    return {name: fitted(engine, measured, about.platform, about.device) for name, engine in INSTALLED.items()}
+    """The constants in seconds."""
+    return {name: fitted(engine, measured, about) for name, engine in INSTALLED.items()}
+
+
+def carried(table: costs.Table, about: About, to: About) -> costs.Table:
+    """A table in seconds of one machine, in those of another by the rates of both."""
+    if about.platform != "cpu":
+        return table
+    return costs.in_seconds(table, {name: to.rates[name] / rate for name, rate in about.rates.items()})
 
 
 def regrets(measured: Measured, table, platform: str) -> Iterator[tuple[float, str, str, Problem]]:
@@ -251,6 +280,7 @@ def fit(
             f"--data {data or measurements()}: it has {len(measured)} problems, too few to fit. Measure on: at least "
             f"{FEW}."
         )
+    about_judged = about
     if judge:
         about_judged, judged = read(judge)
         if about_judged[:3] != about[:3]:
@@ -263,7 +293,7 @@ def fit(
         ]
     found, ratios = [], {name: [] for name in INSTALLED}
     for known, unknown in folds:
-        table = fit_all(known, about)
+        table = carried(fit_all(known, about), about, about_judged)
         found += regrets(unknown, table, platform)
         for m in unknown:
             for name, t in m.times.items():
@@ -299,10 +329,12 @@ def fit(
         tables = json.loads(TABLE.read_text()) if TABLE.exists() else {}
         known = tables.setdefault(about.key, {})
         prior = known.pop("prior", {})  # serves for kinds of work that were not met
-        known[version] = {name: prior.get(name, {}) | rates for name, rates in everything.items()}
-        part = TABLE.with_suffix(".part")
-        part.write_text(json.dumps(tables, indent=1) + "\n")
-        part.replace(TABLE)
+        in_units = about._replace(rates=dict.fromkeys(about.rates, 1.0))
+        known[version] = {
+            name: prior.get(name, {}) | {kind: float(f"{value:.4g}") for kind, value in row.items()}
+            for name, row in carried(everything, about, in_units).items()
+        }
+        write_file(TABLE, json.dumps(tables, indent=1) + "\n")
 
 
 def _mean(values: np.ndarray) -> str:

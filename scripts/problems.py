@@ -88,6 +88,16 @@ def _layer(rng, scale: int) -> Problem:
     return (problem, problem.input_pass, problem.kernel_pass)[int(rng.choice(3))]
 
 
+def _deep(rng, scale: int) -> Problem:
+    """A layer near the end of a network or at the beginning of a generator: few positions, many features."""
+    size, kernel = [_log_integer(rng, 1, 16)] * 2, int(rng.choice([1, 2, 3, 3, 3, 4, 5]))
+    stride, transposed = ((1, 1), (1, 1), (1, 1), (2, 1), (1, 2))[int(rng.integers(5))]
+    sizes = dict(n=scale * _log_integer(rng, 1, 16), c=_channels(rng, 64, 1024), m=_channels(rng, 64, 1024))
+    axes = lax_axes("random", size, [kernel] * 2, [stride] * 2, [(kernel // 2, kernel // 2)] * 2, [transposed] * 2)
+    problem = Problem(axes, layouts=CHANNELS_LAST[2], **sizes)
+    return (problem, problem.input_pass, problem.kernel_pass)[int(rng.choice(3))]
+
+
 def _layers(d: int, size: int, kernel: int, stride: int = 1, dilation: int = 1, **sizes: int) -> list[Problem]:
     """A layer of a network, channels last, and its two gradients."""
     axes = lax_axes("row", [size] * d, [kernel] * d, [stride] * d, "SAME", [1] * d, [dilation] * d)
@@ -161,7 +171,10 @@ def random_problem(seed: int, scale: int = 1) -> Problem:
     """
     rng = np.random.default_rng([seed, 20261121])
     while True:
-        problem = _filter(rng, scale) if rng.random() < 0.35 else _layer(rng, scale)
+        if seed % 8 == 1:
+            problem = _deep(rng, scale)
+        else:
+            problem = _filter(rng, scale) if rng.random() < 0.35 else _layer(rng, scale)
         elements = max(np.prod(shape, dtype=float) for shape in (problem.x_shape, problem.w_shape, problem.y_shape))
         most = scale * MOST_ELEMENTS, scale * MOST_PRODUCTS
         if not problem.is_empty and elements <= most[0] and 1e4 * scale <= problem.products <= most[1]:

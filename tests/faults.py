@@ -172,7 +172,7 @@ FAULTS = [
     F("shifts, a dropped feature", "engines.shifts:_fused", "for c in range(problem.c):", "for c in range(max(1, problem.c - 1)):", "residual layers"),
     F("shifts, many features: a dropped tap", "engines.shifts:_over_taps", "lax.fori_loop(1, prod(K)", "lax.fori_loop(min(2, prod(K)), prod(K)", "many channels"),
     F("shifts, swapped steps: one output at a time", "engines.shifts:_over_outputs", "[s * j for s, j in zip(S, o, strict=True)], K, D)", "[s * j for s, j in zip(D, o, strict=True)], K, S)", "many channels"),
-    F("shifts, a stride lost: strips", "engines.shifts:_strip", "s * a + d * b for", "a + d * b for", "each pass against the others"),
+    F("shifts, a stride lost: strips", "engines.shifts:_strip_outputs", "s * a + d * b for", "a + d * b for", "each pass against the others"),
     F("shifts, a dropped tap: lanes", "engines.shifts:_along_lanes", "for t in range(length):", "for t in range(max(1, length - 1)):", "many channels"),
     # ---- gemm
     F("gemm, a dilation lost: the axis summed last", "engines.gemm:_layer", "axis.D * k, axis.D * k + axis.O", "k, k + axis.O", "zeros in the kernel"),

@@ -78,6 +78,8 @@ def _layers():
     yield layer("2d-one-row-kernel", [5, 4], [1, 3], n=2, c=2, m=2)
     yield layer("2d-crop", [7, 7], [3, 3], padding=[(-1, -2), (2, -3)], n=1, c=2, m=2)
     yield layer("2d-many-taps", [9, 9], [9, 9], n=1)
+    yield layer("2d-few-inputs", [3, 2], [3, 3], n=2, c=50, m=3)
+    yield layer("2d-few-inputs-groups", [2, 3], [2, 4], padding=[(1, 2), (2, -1)], D=[2, 1], n=1, g=2, c=24, m=2)
     yield layer("2d-single-output", [5, 5], [5, 5], padding="VALID", n=3, c=2, m=4)
     yield layer("3d", [4, 3, 4], [2, 3, 2], n=1, c=2, m=2)
     yield layer("3d-stride", [4, 5, 4], [2, 3, 2], [2, 1, 3], n=1, c=2, m=2)

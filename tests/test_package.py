@@ -17,9 +17,9 @@ from tests.faults import FAULTS
 
 ROOT = Path(__file__).parent.parent
 STREET = [
-    "problem", "arguments", "jaxprs", "boundary", "padding", "reference", "engines", "costs", "wisdom", "effort",
-    "separable", "planner", "literal", "sharding", "primitive", "plan", "tune", "lax", "batched", "ndimage", "signal",
-    "matching", "layers", "attribution", "identities", "versions", "cli",
+    "files", "processor", "problem", "arguments", "jaxprs", "boundary", "padding", "reference", "engines", "rates",
+    "costs", "wisdom", "effort", "separable", "planner", "literal", "sharding", "primitive", "plan", "tune", "lax",
+    "batched", "ndimage", "signal", "matching", "layers", "attribution", "identities", "versions", "cli",
 ]  # fmt: skip
 FOLDERS = ("attribution", "engines", "identities", "layers", "lax", "matching", "ndimage", "signal")
 

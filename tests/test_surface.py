@@ -33,7 +33,7 @@ PUBLIC = {
 # The names that take no array, and why.
 OTHERS = {
     "lax": "a module", "matching": "a module", "ndimage": "a module", "signal": "a module",
-    "tune": "measures", "wisdom": "a file", "effort": "a word", "show_versions": "no arrays",
+    "tune": "measures", "wisdom": "a file", "effort": "a word", "calibrate": "measures", "show_versions": "no arrays",
     "identities.CATALOGUE": "a table", "identities.THEMES": "a table", "identities.Identity": "a type",
     "identities.Report": "a type", "identities.verify": "draws its own arrays",
     "attribution.with_relu_rule": "a function of functions",

@@ -6,7 +6,7 @@ computes (`run`). It never chooses; the planner does, and computes nothing.
 """
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from types import MappingProxyType
@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.experimental.xla_metadata import set_xla_metadata
 
 from jaxconv.problem import SPATIAL, Problem
+from jaxconv.processor import processor
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,9 @@ class Engine:
         sum over the terms of that element, the norms over the n, g and the g, m it reads.
         On accelerators it is the bound at precision 'highest', which accuracy='elementwise' asks
         for; below that, and where cuDNN picks an algorithm of its own, it has not been derived.
-    kinds: the words that `work` has on CPU; on accelerators all engines have those of `launches`. Those of `COMPILED`
-        cost time once, when the program is compiled.
+    kinds: the words that `work` has on CPU, each with the rate of a machine that it is measured in (`RATES`); on
+        accelerators all engines have those of `launches`. Those of `COMPILED` cost time once, when the program is
+        compiled.
     rates: seconds for a unit of each, where costs.json has no row for the engine. Without either it is only taken if
         it is asked for.
     installed: whether it can run here at all. One that cannot refuses, and says why.
@@ -52,7 +55,7 @@ class Engine:
     memory: Callable[..., float] = field(repr=False)
     run: Callable[..., Array] = field(repr=False)
     error: Callable[[Problem], tuple[float, float]] = field(repr=False)
-    kinds: frozenset[str] = field(repr=False)
+    kinds: Mapping[str, str] = field(repr=False)
     rates: Mapping[str, float] = field(default_factory=dict, repr=False)
     installed: bool = True
 
@@ -86,11 +89,14 @@ class Limits(NamedTuple):
     windows: int  # bytes of windows that are transformed together
 
 
-# On CPU, blocks are about the size of caches, and fused loops of 252 terms and more were seen to take five times as
-# long. On a GPU each trip of a loop is some launches, and XLA takes five seconds to compile 125 terms, eighty for 225.
+# On CPU, blocks are parts of the last cache: a quarter for a layer, an eighth for a gradient. More than 32 MB are new
+# pages at each call, and less than 8 MB are many small products. Fused loops that read 250 arrays and more take five
+# times as long: they make no vectors. On a GPU each trip of a loop is some launches, and XLA takes five seconds to
+# compile 125 terms, eighty for 225.
 ACCELERATOR = Limits(fused=128, part=64, layer=256 << 20, kernel=256 << 20, windows=1 << 30)
+CACHE = min(max(processor().cache, 8 << 20), 32 << 20)
 LIMITS = {
-    "cpu": Limits(fused=225, part=225, layer=8 << 20, kernel=4 << 20, windows=64 << 20),
+    "cpu": Limits(fused=248, part=225, layer=CACHE // 4, kernel=CACHE // 8, windows=CACHE),
     "gpu": ACCELERATOR,
     "tpu": ACCELERATOR,
 }
@@ -119,6 +125,24 @@ def zeros(shape: Sequence[int], like: Array, dtype=None) -> Array:
     return lax.pcast(blank, tuple(sorted(varying(like))), to="varying") if varying(like) else blank
 
 
+def apart(f: Callable) -> Callable:
+    """f as a computation of its own, into which XLA on CPU fuses nothing, and out of which nothing.
+
+    What it is given lies in memory before. A slice at a traced place that were fused into a loop instead would be read
+    number by number.
+    """
+
+    def inner(*args):
+        with set_xla_metadata(inlineable=None):  # of the call, not of what is in it
+            return f(*args)
+
+    def called(*args):
+        with set_xla_metadata(inlineable="false"):
+            return jax.jit(inner)(*args)
+
+    return called
+
+
 def elements(problem: Problem) -> float:
     """How many numbers there are in x, w and y."""
     return sum(prod(shape) for shape in (problem.x_shape, problem.w_shape, problem.y_shape))
@@ -133,8 +157,19 @@ def array_bytes(problem: Problem) -> float:
 UNITS = ("float64", "float32", "tf32", "half", "integer", "shifted", "summed")  # and those of depthwise kernels
 DEPTHWISE = tuple(f"depthwise {images}{gradient}" for images in ("image", "other") for gradient in ("", " gradient"))
 LAUNCHED = frozenset(("kernels", "bytes", "trips", "steps", *(f"{unit} products" for unit in (*UNITS, *DEPTHWISE))))
-WOVEN = frozenset(("woven", "woven rows", "phases"))
-COMPILED = frozenset(("program", "programs", "branches"))  # what compiling costs, once
+COMPILED = ("program", "programs", "branches")  # what compiling costs, once
+
+# What a machine is measured by: a product of a large matrix product, and one in a loop that XLA compiles; a number that
+# is moved within caches, and to and from memory; a step of a transform (a point times the logarithm of its length); a
+# trip of a loop; a call; a loop that is compiled.
+RATES = ("product", "loop", "cached", "streamed", "step", "trip", "call", "compilation")
+
+
+def kinds_of(**by_rate: Iterable[str]) -> Mapping[str, str]:
+    """kind of work -> rate, of an engine: those that all have, and its own."""
+    common = dict.fromkeys(COMPILED, "compilation") | {"call": "call", "elements": "streamed", "products": "product"}
+    woven = {"woven": "cached", "woven rows": "cached", "phases": "trip"}
+    return common | woven | {kind: rate for rate, kinds in by_rate.items() for kind in kinds}
 
 
 def compiled(programs: float, branches: float) -> dict[str, float]:

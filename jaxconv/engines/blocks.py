@@ -161,6 +161,8 @@ def _rows(extent: int, size: float, unit: int) -> int:
     """
     strips = -(-extent // max(unit, int(size * extent)))
     rows = -(-extent // (strips * unit)) * unit
+    if strips == 2 and unit == 1 and 2 * rows > extent:  # XLA makes one of a loop of one trip and what follows it
+        rows = -(-extent // 3)
     longer = range(rows, min(extent, 3 * rows // 2 + 1), unit) if unit > 1 else ()
     return next((r for r in longer if extent % r == 0), rows)
 

@@ -26,10 +26,9 @@ from math import prod
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.lax import conv_general_dilated  # by name: lax's attribute may have been assigned jaxconv's function
+from jaxlib.version import __version__ as jaxlib_version
 
 from jaxconv.engines.base import (
-    COMPILED,
-    WOVEN,
     Engine,
     accumulator,
     all_products,
@@ -39,9 +38,11 @@ from jaxconv.engines.base import (
     compiled,
     elements,
     itemsize,
+    kinds_of,
     launches,
     multiplier,
     oriented,
+    padded_along,
     summation_error,
     tiled,
     zeros,
@@ -90,20 +91,22 @@ def work(problem: Problem, platform="cpu", precision=None) -> dict[str, float]:
 
 def _product_work(problem: Problem) -> dict[str, float]:
     """Products, by what of XLA multiplies them: a library of its own or, of small or dilated problems, another."""
-    axes, (c, m) = problem.axes, (problem.c, problem.m)
-    form = "layer" if problem.is_layer else "kernel"
-    within = all(axis.O <= axis.I >= axis.K and abs(axis.L) == 1 for axis in axes)
+    axes, m, more = problem.axes, problem.m, _more_features(problem)
+    form, c = "layer" if problem.is_layer else "kernel", problem.c + more
     if len(axes) > 2:
         form += ", volumes"
     elif problem.g > 1:
         form += " by groups"
     elif any(abs(axis.L) > 1 or (form == "kernel" and abs(axis.D) > 1) for axis in axes):
         form += ", dilated"
-    elif len(axes) == 2 and max(c, m) > SMALL and within:
+    elif _has_library(problem):
         form += ", library"
+    if more:
+        problem = replace(problem, c=c)
     products = all_products(problem) * prod(abs(axis.L) for axis in axes)  # XLA multiplies the zeros
     counts = {"products": products, form: products, f"{form}, over c": products / c, f"{form}, over m": products / m}
     counts[f"{form}, one pair"] = products / (c * m)
+    counts[f"{form}, operand"] = prod(problem.w_shape) + 0.0
     if problem.layouts.y[-1] in problem.spatial:
         counts["transposed"] = elements(problem)
     return counts
@@ -170,6 +173,12 @@ def _convolved(problem: Problem, x: Array, w: Array, flips: Sequence[str], preci
     problem, x = _met(problem, x)
     if problem.is_empty:
         return zeros(problem.y_shape, x).astype(problem.dtypes.y)
+    if platform == "cpu" and (more := _more_features(problem)):
+        x, w = (
+            padded_along(array, layout, "c", 0, problem.c + more)
+            for array, layout in ((x, problem.layouts.x), (w, problem.layouts.w))
+        )
+        problem = replace(problem, c=problem.c + more)
     by_batch = platform != "cpu" and problem.g > 1 and not problem.is_layer
     x, lx = _merge(problem, x, problem.layouts.x, "g", "n" if by_batch else "c")
     w, lw = _merge(problem, w, problem.layouts.w, "g", "m")
@@ -211,6 +220,21 @@ def _convolved(problem: Problem, x: Array, w: Array, flips: Sequence[str], preci
     )
     y, _ = _in_order(y, ly, target)
     return _split(problem, y, target).astype(problem.dtypes.y)
+
+
+# XLA's library in jaxlib 0.10 takes several times as long where a tile of 64 features is not full and c is odd, or of a
+# tile more than half full no multiple of 4. jaxlib 0.12 does not: the time with a zero feature more tells.
+def _more_features(problem: Problem) -> int:
+    """How many c of zeros are worth adding."""
+    c, m, tile = problem.c, problem.m, problem.m % 64
+    slow = m < 128 and 0 < tile <= 48 and c > 2 and (c % 2 or (c > 6 and tile > 32))
+    return -c % 4 if slow and problem.taps > 1 and _has_library(problem) and jaxlib_version.startswith("0.10.") else 0
+
+
+def _has_library(problem: Problem) -> bool:
+    """Whether XLA calls a library of its own on CPU."""
+    within = all(axis.O <= axis.I >= axis.K and abs(axis.L) == 1 for axis in problem.axes)
+    return len(problem.axes) == 2 and problem.g == 1 and max(problem.c, problem.m) > SMALL and within
 
 
 def _in_order(array: Array, layout: str, target: str) -> tuple[Array, str]:
@@ -266,14 +290,17 @@ def error(problem: Problem) -> tuple[float, float]:
     return summation_error(problem, problem.terms), 0.0
 
 
-KINDS = (
-    COMPILED
-    | WOVEN
-    | {"call", "elements", "products", "transposed", "copied"}
-    | {
-        f"{form}{of}{part}"
-        for form, of in product(("layer", "kernel"), ("", ", volumes", " by groups", ", dilated", ", library"))
-        for part in ("", ", over c", ", over m", ", one pair")
-    }
+FORMS = [
+    f"{form}{of}"
+    for form, of in product(("layer", "kernel"), ("", ", volumes", " by groups", ", dilated", ", library"))
+]
+KINDS = kinds_of(
+    product=FORMS,
+    loop=[f"{form}, one pair" for form in FORMS],
+    cached=[
+        "transposed",
+        "copied",
+        *(f"{form}{part}" for form in FORMS for part in (", over c", ", over m", ", operand")),
+    ],
 )
 DIRECT = Engine("direct", always, refusal, work, memory, run, error, KINDS)

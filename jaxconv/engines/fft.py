@@ -20,13 +20,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.engines.base import (
-    COMPILED,
-    WOVEN,
     Engine,
     accumulator,
     array_bytes,
     elements,
     itemsize,
+    kinds_of,
     launches,
     multiply,
     never,
@@ -261,7 +260,7 @@ def _factors(n: int) -> list[int]:
     return factors
 
 
-TRANSFORMED = COMPILED | WOVEN | {
-    "call", "elements", "points", "transforms", "steps", "long steps", "moved", "pairs", "products", "transposed",
-}  # fmt: skip
+TRANSFORMED = kinds_of(
+    cached=("points", "moved", "pairs", "transposed"), step=("steps", "long steps"), trip=("transforms",)
+)
 FFT = Engine("fft", never, refusal, work, memory, runner(_run, by_units), error, TRANSFORMED)

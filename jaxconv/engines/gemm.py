@@ -9,8 +9,10 @@ layer is its product with the kernel. There are two forms, by which is longer, k
     its kernel   y[(o0,n),(o1,m)] = sum over (c,k0,t1) of window[(c,k0,t1),(o0,n)] * shifted[(c,k0,t1),(o1,m)]
 
 The first axis of a layer is summed after the product (if it has no stride), so that its
-patches are K0 times smaller. A loop over blocks of images, or of rows of one, keeps patches
-and products in cache: a patch matrix that is written to memory costs more than its product.
+patches are K0 times smaller. Where the inputs are few beside the features, so that most of
+what is read is the kernel, all axes are: each tap is multiplied as it lies in w, without a copy.
+A loop over blocks of images, or of rows of one, keeps patches and products in cache: a patch
+matrix that is written to memory costs more than its product.
 """
 
 from dataclasses import replace
@@ -22,9 +24,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxconv.engines.base import (
-    COMPILED,
     LIMITS,
-    WOVEN,
     Engine,
     Form,
     accumulator,
@@ -34,11 +34,13 @@ from jaxconv.engines.base import (
     compiled,
     elements,
     itemsize,
+    kinds_of,
     launches,
     multiplier,
     multiply,
     operand,
     padded,
+    padded_along,
     padded_elements,
     pairwise,
     summation_error,
@@ -51,6 +53,7 @@ from jaxconv.problem import Problem
 
 COPIES = 64  # of x or w that are written out
 NARROW = 48  # rows that are shorter are not split further
+FEW = 4  # times as many features as inputs: of so few, all taps are multiplied before they are summed
 
 
 def refusal(problem: Problem, platform: str | None) -> str | None:
@@ -66,10 +69,23 @@ def elementwise(problem: Problem) -> bool:
     return one or problem.is_layer or not _moved(_turned(problem))
 
 
+def _has_few_inputs(problem: Problem) -> bool:
+    """Whether there are so few inputs beside the features that most of what is read is the kernel."""
+    unit = all(abs(axis.L) == abs(axis.S) == 1 for axis in problem.axes)
+    small = itemsize(problem) * _columns_elements(problem) <= LIMITS["cpu"].layer
+    return problem.is_layer and unit and small and FEW * _inputs(problem) <= problem.c
+
+
+def _inputs(problem: Problem) -> int:
+    return problem.n * prod(axis.I for axis in problem.axes)
+
+
 def _copies(problem: Problem) -> int:
     """The windows of x, and of w, that stand side by side."""
     if min(problem.taps, problem.outputs) <= 1:
         return 1
+    if _has_few_inputs(problem):
+        return sum(axis.K for axis in problem.axes)
     if problem.is_layer:
         return prod(problem.axes[d].K for d in _layer_split(problem)[0])
     moved = _moved(_turned(problem))
@@ -114,6 +130,8 @@ def _product_work(problem: Problem, platform: str, precision) -> dict[str, float
     rows, extra = problem.n if problem.outputs == 1 else problem.c, {"matrices": problem.g + 0.0}
     if any(abs(axis.S * axis.D) > 1 or axis.p for axis in problem.axes):
         extra["window"] = problem.n * problem.g * problem.c * max(problem.taps, problem.outputs) + 0.0
+    if problem.g > 1 and problem.layouts.x[0] != "g":
+        extra["inner groups"] = elements(problem)
     return _counted(problem, platform, precision, "product", rows, problem.m, **extra)
 
 
@@ -128,6 +146,21 @@ def _layer_work(problem: Problem, platform: str, precision) -> dict[str, float]:
         extra["kernel moved"] = prod(problem.w_shape) + 0.0
     slices = sum(-(-axis.K // abs(axis.L)) for axis in problem.axes)
     return _counted(problem, platform, precision, "layer", rows, columns, between, slices, **extra)
+
+
+def _columns_work(problem: Problem, platform: str, precision) -> dict[str, float]:
+    products, slices = _columns_elements(problem), sum(axis.K for axis in problem.axes)
+    extra = {"matrices": problem.g * problem.taps + 0.0, "scattered": products}
+    return _counted(problem, platform, precision, "product", _inputs(problem), problem.m, products, slices, **extra)
+
+
+def _columns_elements(problem: Problem) -> float:
+    """The products of all taps with all inputs, that are summed afterwards."""
+    return float(problem.taps * _inputs(problem) * problem.g * (problem.m + problem.c))
+
+
+def _columns_memory(problem: Problem, platform: str) -> float:
+    return 2 * itemsize(problem) * _columns_elements(problem)
 
 
 def _kernel_work(problem: Problem, platform: str, precision) -> dict[str, float]:
@@ -244,6 +277,20 @@ def _layer(problem: Problem, x: Array, w: Array, precision) -> Array:
     return lax.transpose(pairwise(rows), [ly.index(letter) for letter in problem.layouts.y])
 
 
+def _columns(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
+    """Of an oriented Problem with L = S = 1: o = i + p - D*k, so each tap's products lie elsewhere in y."""
+    (lx, lw, ly), spatial = problem.layouts, problem.spatial
+    tap = "".join(letter for letter in lw if letter not in spatial)
+    w = lax.transpose(w, [lw.index(letter) for letter in spatial + tap])
+    w = w.reshape(problem.taps, *w.shape[len(spatial) :])
+    z = multiply(jnp.broadcast_to(x, (problem.taps, *x.shape)), "T" + lx, w, "T" + tap, "T" + ly, precision,
+                 accumulator(problem))  # fmt: skip
+    for d, axis in reversed(list(enumerate(problem.axes))):
+        z = z.reshape(-1, axis.K, *z.shape[1:])
+        z = pairwise([padded_along(z[:, k], "T" + ly, spatial[d], axis.p - axis.D * k, axis.O) for k in range(axis.K)])
+    return z[0]
+
+
 # With windows of x for some of the outputs' axes, and shifted copies of w for the others,
 #     y[(o0,n),(o1,m)] = sum over c, k0 and t1 of v[t1 + S*o0 + D*k0, n] * w[k0, t1 - S*o1, m],
 # the patches are of two kinds, and each is smaller than one of both would be. w is shifted only where
@@ -283,17 +330,21 @@ def error(problem: Problem) -> tuple[float, float]:
 
 FORMS = (
     Form(lambda problem, _: min(problem.taps, problem.outputs) <= 1, _product_work, lambda *_: 0.0, _product),
+    Form(lambda problem, _: _has_few_inputs(problem), _columns_work, _columns_memory, _columns),
     Form(lambda problem, _: problem.is_layer, _layer_work, _layer_memory, _layers),
     Form(lambda *_: True, _kernel_work, _kernel_memory, _kernels),
 )
-KINDS = COMPILED | WOVEN | {
-    "call", "products", "elements", "matrices", "window", "kernel moved", "patches", "patches by groups",
-    "patches by inner groups", "pieces", "blocks", "windows", "windows by groups",
-} | {
-    f"{form}{part}"
-    for form in ("product", "layer", "kernel")
-    for part in ("", ", over rows", ", over columns", ", over both")
-}  # fmt: skip
+PRODUCTS = ("product", "layer", "kernel")
+KINDS = kinds_of(
+    product=PRODUCTS,
+    loop=[f"{form}, over both" for form in PRODUCTS],
+    cached=[
+        "window", "kernel moved", "patches", "patches by groups", "patches by inner groups", "inner groups",
+        "scattered", "pieces", "windows", "windows by groups",
+        *(f"{form}, over {of}" for form in PRODUCTS for of in ("rows", "columns")),
+    ],
+    trip=("matrices", "blocks"),
+)  # fmt: skip
 
 
 def _factors(problem: Problem, platform: str):

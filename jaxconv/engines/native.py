@@ -44,4 +44,4 @@ def error(problem: Problem) -> tuple[float, float]:
     return 0.0, 0.0
 
 
-NATIVE = Engine("native", always, refusal, work, memory, run, error, kinds=frozenset(), installed=False)
+NATIVE = Engine("native", always, refusal, work, memory, run, error, kinds={}, installed=False)

@@ -15,28 +15,29 @@ bounded number of terms is written out; beyond that a loop runs over them.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import product
-from math import gcd, prod
+from math import gcd, lcm, prod
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
 from jaxconv.engines.base import (
-    COMPILED,
     LIMITS,
-    WOVEN,
     Engine,
     Form,
     accumulator,
     all_products,
     always,
+    apart,
     array_bytes,
     compiled,
     elements,
     itemsize,
+    kinds_of,
     launches,
     multiplier,
     multiply,
@@ -50,7 +51,8 @@ from jaxconv.engines.base import (
 )
 from jaxconv.engines.blocks import divisor, over_rows, over_sums
 from jaxconv.engines.polyphase import formed, phase_count, woven
-from jaxconv.problem import Problem, Triple
+from jaxconv.problem import Axis, Problem, Triple
+from jaxconv.processor import processor
 
 NARROW = 16  # channels that are written out, of which every pair is a product of its own
 UNROLLED = 64  # products or outputs that are written out
@@ -59,6 +61,8 @@ WRITTEN = 4  # taps on CPU, where XLA compiles a loop for the window of each
 ACCUMULATED = 8192  # elements of an accumulator
 LANES = 32  # features that are worth a loop along them
 TERMS, KEPT = 64, 1 << 19  # products that such a loop adds up; elements that all of them write
+SHARED = 1 << 17  # products that are worth other threads
+EVEN, SHORT = lcm(192, processor().cores), 1 << 12  # what threads divide; a vector that is not shared among them
 STREAMED = 1 << 21  # elements of an image that is read from memory
 STREAMS = 16  # products that are added to it at a time
 PAGE, LINE, WAYS = 4096, 64, 8  # bytes of a page and of a cache line; lines in a set of a core's nearest cache
@@ -70,7 +74,8 @@ def refusal(problem: Problem, platform: str | None) -> str | None:
 
 def _counted(problem: Problem, branches: float) -> dict[str, float]:
     """The work on CPU that every form has; `branches` are the terms that are written out, or what takes as long."""
-    common = {"call": 1.0, "products": all_products(problem), "elements": elements(problem)}
+    products = all_products(problem)
+    common = {"call": 1.0, "shared": float(products > SHARED), "products": products, "elements": elements(problem)}
     return common | woven(problem) | compiled(float(phase_count(problem)), branches)
 
 
@@ -84,38 +89,74 @@ def _held(problem: Problem, numbers: float) -> float:
 
 
 def _fused_work(problem: Problem, platform: str, precision) -> dict[str, float]:
-    products, limits = all_products(problem), LIMITS[platform]
+    products = all_products(problem)
     if platform != "cpu":
         phases, size = phase_count(problem), itemsize(problem)
-        terms = -(-problem.taps // phases) * problem.c
-        parts = 1 if terms <= limits.fused else -(-terms // limits.part)
+        terms, part = _terms_of_parts(problem, platform)
+        parts = -(-terms // part)
         moved = array_bytes(problem) + (parts - 1) * size * (prod(problem.x_shape) + 3 * prod(problem.y_shape))
         return launches(phases * (3.0 * parts - 2), moved, products, "shifted", trips=max(0.0, parts - 2.0))
     strided = any(abs(axis.S) != 1 for axis in problem.axes)
     form = "fused" + (" by features" if problem.c * problem.m > 1 else "") + (" with stride" if strided else "")
-    long = [letter for letter, size in zip(problem.layouts.y, problem.y_shape, strict=True) if size > 1]
-    last = long[-1] if long else "m"
-    terms = -(-problem.taps // phase_count(problem)) * problem.c
-    counts = _counted(problem, float(min(terms, limits.part) * phase_count(problem))) | {
+    last, (terms, part) = _innermost(problem), _terms_of_parts(problem, platform)
+    counts = _counted(problem, float(part * phase_count(problem))) | {
         form: products,
         f"{form}, short rows": products / problem.y_shape[problem.layouts.y.index(last)],
-        "loops": prod(problem.y_shape) * (-(-problem.taps * problem.c // limits.fused) - 1.0),
+        "loops": prod(problem.y_shape) * (-(-terms // part) - 1.0),
     }
     if problem.c * problem.m > 1 and last in "gm":
         counts["narrow features"] = products / (problem.g * problem.m)
     return counts
 
 
+def _terms_of_parts(problem: Problem, platform: str) -> tuple[int, int]:
+    """(terms of one phase, terms of a part of them that is one loop)."""
+    terms, limits = -(-problem.taps // phase_count(problem)) * problem.c, LIMITS[platform]
+    reads = 2 if platform == "cpu" and _innermost(problem) in "gm" else 1  # of a term: x, and along features w too
+    return terms, terms if reads * terms <= limits.fused else limits.part // reads
+
+
+def _innermost(problem: Problem) -> str:
+    """The innermost letter of y that is long."""
+    long = [letter for letter, size in zip(problem.layouts.y, problem.y_shape, strict=True) if size > 1]
+    return long[-1] if long else "m"
+
+
 def _fused_memory(problem: Problem, platform: str) -> float:
-    return _held(problem, prod(problem.w_shape))
+    terms, part = _terms_of_parts(problem, platform)
+    of_parts = padded_elements(problem) + prod(problem.y_shape) if part < terms and platform == "cpu" else 0.0
+    vector = prod(problem.y_shape) if platform == "cpu" and _is_vector(problem) else 0
+    return _held(problem, prod(problem.w_shape) + of_parts + vector)
 
 
 def _in_parts(problem: Problem, x: Array, w: Array, precision, platform: str) -> Array:
-    terms, limits = problem.taps * problem.c, LIMITS[platform]
-    share, block = 1 if terms <= limits.fused else limits.part / terms, partial(_fused, platform=platform)
-    if platform == "cpu":
-        return over_sums(problem, x, w, share, block)
-    return _apart(over_sums(problem, x, w, share, block, add=_next))
+    terms, part = _terms_of_parts(problem, platform)
+    share, block = part / terms, partial(_fused, platform=platform)
+    if platform != "cpu":
+        return _apart(over_sums(problem, x, w, share, block, add=_next))
+    if share < 1:  # padded in each part anew, some of its terms would read x without the padding, number by number
+        x = padded(problem, x)
+        axes = (Axis(a.S * (a.O - 1) + a.D * (a.K - 1) + 1, a.K, a.O, 1, a.S, a.D) for a in problem.axes)
+        problem = replace(problem, axes=tuple(axes))
+    if _is_vector(problem):
+        return _vector(problem, x, w, partial(over_sums, size=share, run=block))
+    return over_sums(problem, x, w, share, block)
+
+
+def _is_vector(problem: Problem) -> bool:
+    """Whether y is long along one axis only."""
+    return prod(problem.y_shape) == max(problem.y_shape, default=1) > SHORT
+
+
+# XLA gives each thread a part of the outermost long axis. Where that is the only one, and the threads do not divide it,
+# LLVM makes no vectors of the parts.
+def _vector(problem: Problem, x: Array, w: Array, run: Callable) -> Array:
+    """y of one long axis, by `run` for a multiple of EVEN outputs, in a computation that XLA fuses with nothing."""
+    axes = tuple(replace(axis, O=-(-axis.O // EVEN) * EVEN if axis.O > 1 else 1) for axis in problem.axes)
+    if axes == problem.axes:
+        return run(problem, x, w)
+    y = apart(partial(run, replace(problem, axes=axes)))(x, w)
+    return lax.slice(y, [0] * y.ndim, problem.y_shape)
 
 
 # ---- few taps, many features: a product of all of them for each tap
@@ -406,7 +447,7 @@ def _along_lanes(problem: Problem, x: Array, w: Array, precision, platform: str)
         of_w = lax.dynamic_slice_in_dim(of_w, c, count, lw.index("c"))
         of_w = lax.pad(of_w, jnp.zeros((), w.dtype), [(0, added_groups.get(c, 0), 0) for c in lw])
 
-        def total(o) -> Array:
+        def total(o, of_x, of_w) -> Array:
             terms, counts, steps = [], K.copy(), D.copy()
             at = [s * a for s, a in zip(S, o, strict=True)]
             counts[along], steps[along] = O[along], S[along]
@@ -416,7 +457,10 @@ def _along_lanes(problem: Problem, x: Array, w: Array, precision, platform: str)
                 terms.append(multiply(window(lx, of_x, at, counts, steps), lx, entry, lw, layout))
             return pairwise(terms)
 
-        return [a + total(o) for a, o in zip(sums, others, strict=True)]
+        def added_to(sums, of_x, of_w):
+            return [a + total(o, of_x, of_w) for a, o in zip(sums, others, strict=True)]
+
+        return apart(added_to)(sums, of_x, of_w)
 
     sums = [zeros(shape, w) for _ in others]
     if rest:
@@ -444,7 +488,8 @@ def _accumulated(problem: Problem, x: Array, w: Array, precision, platform: str)
     def finish(sums):
         return jnp.stack([a.sum([d for d, letter in enumerate(rest) if letter in problem.spatial]) for a in sums])
 
-    y = over_rows(problem, x, w, streams * ACCUMULATED / terms, partial(_strip, streams=streams), finish)
+    strip = partial(_strip, streams=streams)
+    y = over_rows(problem, x, w, streams * ACCUMULATED / terms, strip, finish)
     letters = "".join(letter for letter in rest if letter in "gnm")
     layout = problem.spatial + letters + "".join(letter for letter in "nm" if letter not in letters)
     y = y.reshape(*O, *y.shape[1:], *[1] * (len(problem.layouts.y) - len(O) - len(letters)))
@@ -457,6 +502,11 @@ def _accumulator_layout(problem: Problem) -> str:
 
 
 def _strip(problem: Problem, x: Array, w: Array, streams: int) -> tuple[Array, ...]:
+    outputs = partial(_strip_outputs, problem, streams)
+    return apart(outputs)(x, w) if problem.n * problem.m == 1 else outputs(x, w)
+
+
+def _strip_outputs(problem: Problem, streams: int, x: Array, w: Array) -> tuple[Array, ...]:
     lx, lw = problem.layouts.x, problem.layouts.w
     K, O, S, D = ([getattr(axis, name) for axis in problem.axes] for name in "KOSD")
     v, layout = padded(problem, x), _accumulator_layout(problem)
@@ -500,15 +550,18 @@ FORMS = (
     Form(_accumulates, _strips_work, _strips_memory, _accumulated),
     Form(lambda *_: True, _outputs_work, _outputs_memory, _over_outputs),
 )
-KINDS = COMPILED | WOVEN | {
-    "call", "products", "elements", "loops", "narrow features", "taps", "taps, narrow", "terms", "sums", "strips",
-    "lanes", "outputs", "outputs, narrow", "windows",
-} | {
-    f"{form}{rows}"
-    for form in ("fused", "fused by features", "fused with stride", "fused by features with stride", "accumulated",
-                 "accumulated by features", "along lanes", "along lanes by features")
-    for rows in ("", ", short rows")
-}  # fmt: skip
+SHORT_ROWS, BY_FEATURES = ("", ", short rows"), ("", " by features")
+KINDS = kinds_of(
+    product=("taps", "outputs"),
+    loop=[
+        "narrow features",
+        *(f"fused{of}{by}{rows}" for of in BY_FEATURES for by in ("", " with stride") for rows in SHORT_ROWS),
+        *(f"{form}{of}{rows}" for form in ("accumulated", "along lanes") for of in BY_FEATURES for rows in SHORT_ROWS),
+    ],
+    cached=("loops", "sums", "taps, narrow", "outputs, narrow", "windows"),
+    call=("shared",),
+    trip=("terms", "strips", "lanes"),
+)  # fmt: skip
 
 
 # On an accelerator x is read in its own type, and widened within the kernel.

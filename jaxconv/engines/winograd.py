@@ -31,14 +31,13 @@ import numpy as np
 from jax import Array, lax
 
 from jaxconv.engines.base import (
-    COMPILED,
     LIMITS,
-    WOVEN,
     Engine,
     array_bytes,
     compiled,
     elements,
     itemsize,
+    kinds_of,
     launches,
     multiply,
     never,
@@ -534,11 +533,14 @@ def _error(problem: Problem, layer: bool, most: float) -> float:
     return float(growth * (roundings + summation_error(problem, terms)))
 
 
-KINDS = COMPILED | WOVEN | {"call", "elements", "kernels", "matrices", "blocks"} | {
-    f"{form}{part}"
-    for form in ("layer", "kernel")
-    for part in (" products", " input", " output", ", short rows")
-}  # fmt: skip
+KINDS = kinds_of(
+    product=("layer products", "kernel products"),
+    loop=[
+        "kernels",
+        *(f"{form}{part}" for form in ("layer", "kernel") for part in (" input", " output", ", short rows")),
+    ],
+    trip=("matrices", "blocks"),
+)
 
 
 def winograd(most: float) -> Engine:

@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
 from jaxconv.arguments import as_array, described
+from jaxconv.files import write
 from jaxconv.layers.weights import names
 
 # safetensors.numpy writes bfloat16 and cannot read it, so that the names of the format's dtypes stand here.
@@ -78,18 +78,7 @@ def save_safetensors(path: str | os.PathLike, tree: Any, metadata: Mapping[str, 
                 "Convert it with `.astype(...)`."
             )
     data = save(arrays, dict(metadata) if metadata else None)
-    path = Path(path)
-    part = path.with_name(f"{uuid4().hex}.part")
-    file = part.open("xb")
-    try:
-        with file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    write(path, data)
 
 
 def load_safetensors(path: str | os.PathLike, into: Any = None) -> Any:
