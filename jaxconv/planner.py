@@ -92,17 +92,21 @@ class Candidate(NamedTuple):
         return self.measured or (self.seconds or 0.0) + self.compilation / calls
 
 
-def candidates(problem: Problem, options: Options, platform: str) -> tuple[Candidate, ...]:
-    """Every engine's answer: those that were measured first, then by cost, the refusals last."""
-    return _candidates(problem, options.accuracy, options.precision, options.wisdom, CALLS[options.effort], platform)
+def candidates(problem: Problem, options: Options, platform: str, seen: bool = False) -> tuple[Candidate, ...]:
+    """Every engine's answer: those that were measured first, then by cost, the refusals last.
+
+    `seen` says that XLA must see into the engine, to export the program or to partition it over devices.
+    """
+    calls = CALLS[options.effort]
+    return _candidates(problem, options.accuracy, options.precision, options.wisdom, calls, platform, seen)
 
 
 @lru_cache(maxsize=4096)
-def _candidates(problem: Problem, accuracy: str, precision, wisdom: Wisdom | None, calls: float, platform: str):
+def _candidates(problem: Problem, accuracy: str, precision, wisdom: Wisdom | None, calls: float, platform: str, seen):
     known = wisdom.measured(problem, platform) if wisdom else {}
     answers = []
     for engine in engines_of(accuracy).values():
-        if no := _refusal(engine, problem, accuracy, platform):
+        if no := _refusal(engine, problem, accuracy, platform, seen):
             answers.append(Candidate(engine, no, None))
             continue
         estimate = Estimate(0.0) if problem.is_empty else estimated(engine, problem, platform, precision)
@@ -115,13 +119,13 @@ def _candidates(problem: Problem, accuracy: str, precision, wisdom: Wisdom | Non
     return tuple(sorted(answers, key=rank))
 
 
-def choose(problem: Problem, options: Options, platform: str) -> Engine:
+def choose(problem: Problem, options: Options, platform: str, seen: bool = False) -> Engine:
     """The engine for a Problem: the one that is asked for, or the cheapest that does not refuse."""
     if options.engines:
-        check(problem, options, platform)
+        check(problem, options, platform, seen)
         asked = (engines_of(options.accuracy)[name] for name in options.engines)
-        return next(engine for engine in asked if not _refusal(engine, problem, options.accuracy, platform))
-    best = candidates(problem, options, platform)[0]
+        return next(engine for engine in asked if not _refusal(engine, problem, options.accuracy, platform, seen))
+    best = candidates(problem, options, platform, seen)[0]
     assert best.refusal is None, "shifts serves every problem, elementwise"
     return best.engine
 
@@ -139,22 +143,27 @@ def chain_pays(problem: Problem, links: Sequence[Problem], options: Options) -> 
     return sum(map(cost, links)) < cost(problem)
 
 
-def check(problem: Problem, options: Options, platform: str | None = None) -> None:
+def check(problem: Problem, options: Options, platform: str | None = None, seen: bool = False) -> None:
     """Raise the engine's sentence if the method that is asked for in this pass refuses."""
-    if no := refusal(problem, options, platform):
+    if no := refusal(problem, options, platform, seen):
         shapes = zip("xwy", problem.dtypes, (problem.x_shape, problem.w_shape, problem.y_shape), strict=True)
         arrays = ", ".join(f"{name} {dtype}{list(shape)}" for name, dtype, shape in shapes)
         raise ValueError(f"`method={options.forward!r}` was refused for the contraction of {arrays}. {no}")
 
 
-def refusal(problem: Problem, options: Options, platform: str | None = None) -> str | None:
+def refusal(problem: Problem, options: Options, platform: str | None = None, seen: bool = False) -> str | None:
     """The sentences of the engines that are asked for in this pass, if all refuse."""
     known = engines_of(options.accuracy)
-    answers = [_refusal(known[name], problem, options.accuracy, platform) for name in options.engines]
+    answers = [_refusal(known[name], problem, options.accuracy, platform, seen) for name in options.engines]
     return None if None in answers else " ".join(filter(None, answers)) or None
 
 
-def _refusal(engine: Engine, problem: Problem, accuracy: str, platform: str | None) -> str | None:
+def _refusal(engine: Engine, problem: Problem, accuracy: str, platform: str | None, seen: bool) -> str | None:
+    if seen and engine.opaque:
+        return (
+            f"{engine.name}: XLA cannot see into it, to export the program or to partition it over devices; use "
+            "method='auto', or map over the devices with `jax.shard_map`."
+        )
     if accuracy == "elementwise" and not engine.elementwise(problem):
         return (
             f"{engine.name}: its error is bounded by norms only, or it spreads a NaN, and accuracy='elementwise' was "

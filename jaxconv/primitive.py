@@ -21,7 +21,7 @@ from jaxconv.engines.base import merged
 from jaxconv.literal import kept_local
 from jaxconv.planner import Options, check, choose
 from jaxconv.problem import Problem
-from jaxconv.sharding import under_automatic_axes
+from jaxconv.sharding import is_seen, under_automatic_axes
 
 
 def contract(problem: Problem, x, w, options: Options = Options()):  # noqa: B008  (frozen)
@@ -38,12 +38,17 @@ def contract(problem: Problem, x, w, options: Options = Options()):  # noqa: B00
     return under_automatic_axes(problem, partial(contract_p.bind, problem=problem, options=options), x, w)
 
 
-def _execute(x, w, *, problem: Problem, options: Options, platform: str):
+def _execute(x, w, *, problem: Problem, options: Options, platform: str, seen: bool):
     if problem.is_empty:
         return jnp.zeros(problem.y_shape, problem.dtypes.y)
-    engine = choose(problem, options, platform)
+    engine = choose(problem, options, platform, seen)
     run = partial(engine.run, problem, precision=options.precision, platform=platform)
     return kept_local(problem, run, x, w, options.precision) if options.accuracy == "elementwise" else run(x, w)
+
+
+def _lowered(context, *operands, platform: str, **parameters):
+    execute = partial(_execute, platform=platform, seen=is_seen(context.module_context))
+    return mlir.lower_fun(execute, multiple_results=False)(context, *operands, **parameters)
 
 
 _compiled = jax.jit(
@@ -111,5 +116,4 @@ ad.defbilinear(contract_p, _transpose_input, _transpose_kernel)
 batching.primitive_batchers[contract_p] = _batch
 jet.jet_rules[contract_p] = _taylor
 for _name, _platform in {"cpu": "cpu", "cuda": "gpu", "rocm": "gpu", "tpu": "tpu"}.items():
-    _lowering = mlir.lower_fun(partial(_execute, platform=_platform), multiple_results=False)
-    mlir.register_lowering(contract_p, _lowering, platform=_name)
+    mlir.register_lowering(contract_p, partial(_lowered, platform=_platform), platform=_name)

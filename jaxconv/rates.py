@@ -25,7 +25,7 @@ import numpy as np
 from jax import Array, lax
 from jaxlib.version import __version__ as jaxlib_version
 
-from jaxconv.engines import INSTALLED
+from jaxconv.engines import ENGINES
 from jaxconv.engines.base import RATES
 from jaxconv.files import write
 from jaxconv.processor import Processor, processor
@@ -98,7 +98,7 @@ def key() -> dict[str, str]:
         "processor": str(processor()),
         "instructions": isa[1] if isa else "all",
         "jaxlib": jaxlib_version,
-        "engines": " ".join(INSTALLED),
+        "engines": " ".join(ENGINES),
     }
 
 

@@ -6,7 +6,7 @@ import jax
 from jax import Array
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes, get_abstract_mesh, reshard
 
-from jaxconv.engines.base import varying
+from jaxconv.engines.base import varying, varying_over
 from jaxconv.problem import Problem
 
 
@@ -14,6 +14,17 @@ def explicit_axes() -> tuple[str, ...]:
     """The axes of the current mesh that are in explicit sharding mode."""
     mesh = get_abstract_mesh()
     return tuple(n for n, t in zip(mesh.axis_names, mesh.axis_types, strict=True) if t == AxisType.Explicit)
+
+
+def is_seen(context) -> bool:
+    """Whether XLA must see into a program, from JAX's context of lowering: it is exported, or partitioned by XLA.
+
+    Within `jax.shard_map` over all axes it is not: each device has a program of its own.
+    """
+    axes = context.axis_context
+    mesh, devices = getattr(axes, "mesh", None), getattr(axes, "num_devices", 1) or 1
+    partitioned = devices > 1 if mesh is None else mesh.size > 1 and set(mesh.axis_names) > set(axes.manual_axes)
+    return partitioned or context.lowering_parameters.for_export
 
 
 # In explicit sharding mode a sharding is part of a type. The contraction runs under automatic
@@ -48,12 +59,7 @@ def _output_sharding(problem: Problem, x: Array, w: Array) -> PartitionSpec:
 
 def _varying_alike(x: Array, w: Array) -> tuple[Array, Array]:
     """Both arrays varying over the mesh axes of either, as inside `jax.shard_map` they must."""
-    vx, vw = varying(x), varying(w)
-
-    def cast(array: Array, missing: frozenset) -> Array:
-        return jax.lax.pcast(array, tuple(sorted(missing)), to="varying") if missing else array
-
-    return cast(x, vw - vx), cast(w, vx - vw)
+    return varying_over(x, varying(w)), varying_over(w, varying(x))
 
 
 def sharded_as(call: str, out_sharding, run: Callable[..., Array], x: Array, w: Array) -> Array:

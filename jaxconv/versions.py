@@ -10,8 +10,8 @@ import jax
 from jaxconv.rates import rates
 
 __version__ = "0.1.0"
-PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "flax", "optax", "orbax-checkpoint", "onednn-cpu-gomp")
-VARIABLES = ("JAX_PLATFORMS", "JAX_ENABLE_X64", "JAXCONV_WISDOM", "XLA_FLAGS")
+PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "flax", "optax", "orbax-checkpoint", "onednn-cpu-gomp", "llvmlite")
+VARIABLES = ("JAX_PLATFORMS", "JAX_ENABLE_X64", "JAXCONV_ONEDNN", "JAXCONV_WISDOM", "OMP_NUM_THREADS", "XLA_FLAGS")
 
 
 def show_versions() -> None:

@@ -22,7 +22,7 @@ import jax
 from jaxlib.version import __version__ as jaxlib_version
 
 from jaxconv import files
-from jaxconv.engines import ENGINES, INSTALLED
+from jaxconv.engines import ENGINES
 from jaxconv.problem import Axis, Problem, Triple
 from jaxconv.processor import processor
 
@@ -78,7 +78,7 @@ def signature() -> dict[str, str]:
     for path in sorted(Path(__file__).parent.glob("engines/*.py")):
         sources.update(path.read_bytes())
     return {
-        "engines": f"{' '.join(INSTALLED)} {sources.hexdigest()[:16]}",
+        "engines": f"{' '.join(ENGINES)} {sources.hexdigest()[:16]}",
         "jaxlib": jaxlib_version,
         "device": _device(),
     }

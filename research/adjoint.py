@@ -31,7 +31,7 @@ from rich.progress import track
 from rich.table import Table
 
 import jaxconv
-from jaxconv.engines import INSTALLED
+from jaxconv.engines import ENGINES
 from jaxconv.padding import mode_axes
 from jaxconv.problem import Problem
 
@@ -150,7 +150,8 @@ def main(
 
     table = Table("statement", "engine", "dtype", "difference / ulp", "bound / ulp", "verdict", box=MARKDOWN)
     failures = 0
-    cases = [(dtype, engine) for dtype in DTYPES[: 1 if quick else 2] for engine in INSTALLED.values()]
+    able = [engine for engine in ENGINES.values() if engine.name != "native"]  # its loops are over many features
+    cases = [(dtype, engine) for dtype in DTYPES[: 1 if quick else 2] for engine in able]
     for dtype, engine in track(cases, "engines", console=Console(stderr=True), transient=True):
         with jax.enable_x64(dtype == "float64"):
             for statement, difference, bound in judge(x, h, r, dtype, engine):

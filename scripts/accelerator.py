@@ -38,7 +38,7 @@ import numpy as np
 from jax import lax
 from problems import LARGE, ROWS, by_lax, name_of, random_problem
 
-from jaxconv.engines import INSTALLED
+from jaxconv.engines import ENGINES
 from jaxconv.engines.base import array_bytes
 from jaxconv.padding import lax_axes
 from jaxconv.planner import Options, candidates
@@ -68,7 +68,7 @@ CLOSE = {"default": 2e-3, "highest": 1e-5}  # relative errors, by norm, that are
 def about() -> dict:
     """The first line of every file; `scripts/fit.py` reads it."""
     device = jax.devices()[0]
-    here = dict(platform=device.platform, device=device.device_kind, jaxlib=jaxlib.__version__, engines=list(INSTALLED))
+    here = dict(platform=device.platform, device=device.device_kind, jaxlib=jaxlib.__version__, engines=list(ENGINES))
     return here | {"date": time.strftime("%Y-%m-%d"), "rates": rates().seconds if device.platform == "cpu" else {}}
 
 
@@ -227,8 +227,8 @@ def smoke(lines: Lines, tiny: bool) -> None:
         (dtype, name, which, engine)
         for dtype, name in product(kinds, names)
         for which, problem in passes(of_type(layers[name], dtype)).items()
-        for engine in INSTALLED
-        if not INSTALLED[engine].refusal(problem, jax.default_backend())
+        for engine in ENGINES
+        if not ENGINES[engine].refusal(problem, jax.default_backend())
     ]
     for (dtype, name, which, engine), found in in_batches(lines, jobs, run):
         lines.add({"smoke": name, "pass": which, "dtype": dtype, "engine": engine} | told(found, "error"))
@@ -261,12 +261,10 @@ def verify(lines: Lines, tiny: bool) -> None:
         return {"engine": engine, "stays": bool((np.isnan(np.asarray(y)) == reached).all())}
 
     identities = [("identity", i, "", "") for i in CATALOGUE[:: max(1, len(CATALOGUE) // (3 if tiny else 20))]]
-    local = [("not a number", p, e, "") for p in (rows[0], *[p for p in rows if p.g * p.c > 1][:2]) for e in INSTALLED]
-    local = [job for job in local if INSTALLED[job[2]].elementwise(job[1])]
-    able = [("row", p, e, word) for p, e, word in product(some, INSTALLED, PRECISIONS)]
-    jobs = [
-        job for job in [*local, *identities, *able] if not job[2] or not INSTALLED[job[2]].refusal(job[1], platform)
-    ]
+    local = [("not a number", p, e, "") for p in (rows[0], *[p for p in rows if p.g * p.c > 1][:2]) for e in ENGINES]
+    local = [job for job in local if ENGINES[job[2]].elementwise(job[1])]
+    able = [("row", p, e, word) for p, e, word in product(some, ENGINES, PRECISIONS)]
+    jobs = [job for job in [*local, *identities, *able] if not job[2] or not ENGINES[job[2]].refusal(job[1], platform)]
     for (what, problem, *_), found in in_batches(lines, jobs, run):
         name = problem.name if what == "identity" else name_of(problem)
         lines.add({what: name} | (told(found, "check") if isinstance(found, BaseException) else found))

@@ -27,7 +27,7 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import jaxconv
-from jaxconv.engines import INSTALLED, Engine
+from jaxconv.engines import ENGINES, Engine
 from jaxconv.planner import Accuracy
 from jaxconv.problem import Problem, Triple
 from tests.problems import PASSES, by_taps, error_bound, operands
@@ -57,7 +57,7 @@ def of_engines() -> list[str]:
                 problem = replace(of(row), dtypes=Triple(dtype, dtype, dtype))
                 x, w = operands(problem)
                 truth, total = by_taps(problem, x, w), by_taps(problem, np.abs(x), np.abs(w))
-                for engine in INSTALLED.values():
+                for engine in ENGINES.values():
                     if not engine.refusal(problem, jax.default_backend()):
                         one = errors(engine, problem, x, w, truth, total)
                         found.setdefault((engine.name, dtype), []).append((*one, f"{name}, {which}"))

@@ -9,7 +9,8 @@ against float64 before it is timed. Blocks of calls of each library take turns o
 after a pause and an uncounted call; a library's figure is the 20 % quantile of its calls. JAX's
 functions are jitted, their inputs are arguments on the device. First-call time (with compilation)
 and memory stand beside: what XLA plans for jaxconv beside input and output, and how far the process
-grows during a call of another library. Nothing else should run meanwhile.
+grows during a call of another library. "without" is jaxconv without its native library. Nothing else should run
+meanwhile.
 
 Writes bench.json, bench.md and bench.png to out/bench/.
 """
@@ -22,8 +23,9 @@ import platform
 import re
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from math import exp, log, nan
 from pathlib import Path
 from typing import Annotated
@@ -42,6 +44,9 @@ from rich.console import Console
 from rows import GPU, Row, rows
 
 import jaxconv
+from jaxconv import planner
+from jaxconv.engines import ENGINES
+from jaxconv.problem import Axis, Problem
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -50,7 +55,35 @@ import matplotlib.pyplot as plt
 TOLERANCE = 2e-3 if GPU else 2e-4
 QUANTILE = 0.2
 SLOW = 1.0  # seconds; a peer that takes longer is called once
-console = Console()
+WITHOUT = "jaxconv without"
+SMALLEST = Problem((Axis(1, 1, 1),), c=8, m=8)  # that native takes, where it is installed
+console = Console(soft_wrap=True)
+
+
+@contextmanager
+def without_native() -> Iterator[None]:
+    """What is compiled within has the choice of an installation without the native library."""
+    known = ENGINES["native"]
+    try:
+        ENGINES["native"] = replace(known, refusal=lambda *_: "native: it is left out.")
+        planner._candidates.cache_clear()
+        yield
+    finally:
+        ENGINES["native"] = known
+        planner._candidates.cache_clear()
+
+
+def jitted_without(f: Callable) -> Callable:
+    """f as without the native library: a program of its own."""
+    jitted = jax.jit(lambda *arrays: f(*arrays))
+
+    def call(*arrays):
+        if jitted._cache_size():
+            return jitted(*arrays)
+        with without_native():
+            return jitted(*arrays)
+
+    return call
 
 
 @dataclass
@@ -93,6 +126,11 @@ class Result:
         return against / mine.seconds if mine else nan
 
     @property
+    def without(self) -> float:
+        """How many times faster than without the native library we are."""
+        return self.ratio(self.best(lambda name: name == WITHOUT)[1])
+
+    @property
     def first(self) -> float:
         """How many times longer our first call takes than JAX's."""
         mine, today = (self.libraries.get(name) for name in ("jaxconv", self.today[0]))
@@ -106,6 +144,9 @@ def calls(row: Row) -> dict[str, Callable]:
     for name, f in row.jax.items():
         jitted = jax.jit(f)
         found[name] = lambda jitted=jitted: lambda: jax.block_until_ready(jitted(*on_device))
+    if not ENGINES["native"].refusal(SMALLEST, jax.default_backend()):
+        jitted = jitted_without(row.jax["jaxconv"])
+        found[WITHOUT] = lambda jitted=jitted: lambda: jax.block_until_ready(jitted(*on_device))
     for name, ready in row.others.items():
         found[name] = lambda ready=ready: ready(*row.data)
     return found
@@ -217,8 +258,8 @@ def machine() -> dict[str, str]:
     }
 
 
-SUMMARY = ("rows", "number", "to best other, mean", "10 %", "least", "to JAX today, mean", "least",
-           "first call, times JAX's, mean", "most")  # fmt: skip
+SUMMARY = ("rows", "number", "to best other, mean", "10 %", "least", "without: mean", "10 %", "least",
+           "to JAX today, mean", "least", "without: least", "first call, times JAX's, mean", "most")  # fmt: skip
 
 
 def summary(results: list[Result]) -> list[tuple[str, ...]]:
@@ -227,9 +268,13 @@ def summary(results: list[Result]) -> list[tuple[str, ...]]:
     lines = []
     for kind, group in kinds.items():
         other, today = ([r.ratio(getattr(r, name)[1]) for r in group] for name in ("other", "today"))
-        first = [r.first for r in group]
-        figures = (geometric_mean(other), float(np.nanquantile(other, 0.1)), min(other), geometric_mean(today),
-                   min(today), geometric_mean(first), max(first))  # fmt: skip
+        without, first = [r.without for r in group], [r.first for r in group]
+        less, least = ([a / b for a, b in zip(ratios, without, strict=True)] for ratios in (other, today))
+        figures = (
+            *(geometric_mean(other), float(np.nanquantile(other, 0.1)), min(other)),
+            *(geometric_mean(less), float(np.nanquantile(less, 0.1)), min(less)),
+            *(geometric_mean(today), min(today), min(least), geometric_mean(first), max(first)),
+        )
         lines.append((kind, str(len(group)), *(f"{figure:.2f}" for figure in figures)))
     return lines
 
@@ -239,18 +284,19 @@ def markdown(results: list[Result], about: dict[str, str]) -> str:
     lines += [f"| {' | '.join(line)} |" for line in (SUMMARY, ["---"] * len(SUMMARY), *summary(results))]
     lines += [
         "",
-        "| row | jaxconv ms | elementwise ms | best other | ms | ratio | JAX today | ms | ratio | first call s "
-        "(JAX today) | MB between (input and output) |",
-        "| --- |" + " --- |" * 10,
+        "| row | jaxconv ms | without ms | elementwise ms | best other | ms | ratio | JAX today | ms | ratio "
+        "| first call s (JAX today) | MB between (input and output) |",
+        "| --- |" + " --- |" * 11,
     ]
     for r in results:
         (other, o), (today, t) = r.other, r.today
-        mine, exact = (r.libraries.get(name) for name in ("jaxconv", "jaxconv elementwise"))
+        mine, less, exact = (r.libraries.get(name) for name in ("jaxconv", WITHOUT, "jaxconv elementwise"))
         if mine is None:
-            lines.append(f"| {r.row} | {r.failures.get('jaxconv')} |" + " |" * 9)
+            lines.append(f"| {r.row} | {r.failures.get('jaxconv')} |" + " |" * 10)
             continue
+        ours = " | ".join(f"{m.seconds * 1e3 if m else nan:.3f}" for m in (mine, less, exact))
         lines.append(
-            f"| {r.row} | {mine.seconds * 1e3:.3f} | {exact.seconds * 1e3 if exact else nan:.3f} | {other} "
+            f"| {r.row} | {ours} | {other} "
             f"| {o * 1e3:.3f} | {r.ratio(o):.2f} | {today} | {t * 1e3:.3f} | {r.ratio(t):.2f} "
             f"| {mine.first_call:.2f} ({r.libraries[today].first_call if today else nan:.2f}) "
             f"| {'-' if mine.memory is None else f'{mine.memory / 1e6:.1f}'} ({r.array_bytes / 1e6:.1f}) |"
@@ -314,7 +360,8 @@ def main(
         (other, o), (today, t) = result.other, result.today
         mine = result.libraries.get("jaxconv")
         console.print(
-            f"{row.name:50} {mine.seconds * 1e3 if mine else nan:9.3f} ms   {result.ratio(o):6.2f} x {other:20} "
+            f"{row.name:50} {mine.seconds * 1e3 if mine else nan:9.3f} ms   {result.without:6.2f} x without   "
+            f"{result.ratio(o):6.2f} x {other:20} "
             f"{result.ratio(t):7.2f} x {today}",
             *result.failures.items(),
             highlight=False,

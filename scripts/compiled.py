@@ -31,7 +31,7 @@ from problems import ROWS, by_lax, name_of, pass_of
 from rich.console import Console
 from rich.progress import track
 
-from jaxconv.engines import INSTALLED
+from jaxconv.engines import ENGINES
 from jaxconv.engines.base import array_bytes
 from jaxconv.planner import Options
 from jaxconv.primitive import contract
@@ -225,9 +225,9 @@ def main(
 ) -> None:
     """Compile, print, and where nothing was chosen write docs/accelerators.md."""
     console, target = Console(highlight=False, soft_wrap=True), device()
-    names, kinds = engine or list(INSTALLED), dtype or ["float32", "bfloat16"]
-    if unknown := [name for name in names if name not in INSTALLED]:
-        raise typer.BadParameter(f"--engine {unknown[0]}: the engines are {', '.join(INSTALLED)}")
+    names, kinds = engine or list(ENGINES), dtype or ["float32", "bfloat16"]
+    if unknown := [name for name in names if name not in ENGINES]:
+        raise typer.BadParameter(f"--engine {unknown[0]}: the engines are {', '.join(ENGINES)}")
     chosen = [problem for problem in ROWS if re.search(rows, name_of(problem))]
     if not chosen:
         raise typer.BadParameter(f"--rows {rows!r} names no row; one is {name_of(ROWS[0])!r}")
@@ -237,7 +237,7 @@ def main(
         of_lax = compiled(by_lax(problem), problem, target)
         programs: dict[str, Program | str] = {"lax": of_lax}
         for name in names:
-            if INSTALLED[name].refusal(problem, "gpu"):
+            if ENGINES[name].refusal(problem, "gpu"):
                 programs[name] = "refuses"
                 continue
             found = compiled(partial(contract, problem, options=Options(forward=name)), problem, target)

@@ -33,7 +33,7 @@ from rich.progress import track
 from scipy.optimize import least_squares, nnls
 
 from jaxconv import costs
-from jaxconv.engines import INSTALLED, Engine
+from jaxconv.engines import ENGINES, Engine
 from jaxconv.engines.base import COMPILED
 from jaxconv.engines.polyphase import bounded
 from jaxconv.files import write as write_file
@@ -79,7 +79,7 @@ class About(NamedTuple):
         device = jax.devices()[0]
         measured = rates_of_machine(time.perf_counter) if device.platform == "cpu" else {}
         date = time.strftime("%Y-%m-%d")
-        return cls(device.platform, device.device_kind, jaxlib.__version__, list(INSTALLED), date, measured)
+        return cls(device.platform, device.device_kind, jaxlib.__version__, list(ENGINES), date, measured)
 
     @property
     def key(self) -> str:
@@ -110,7 +110,7 @@ def compilation(problem: Problem, engine: str) -> float:
         for shape, t in zip((problem.x_shape, problem.w_shape), problem.dtypes[:2], strict=True)
     )
     start = time.perf_counter()
-    jax.jit(lambda x, w: INSTALLED[engine].run(problem, x, w)).lower(x, w).compile()
+    jax.jit(lambda x, w: ENGINES[engine].run(problem, x, w)).lower(x, w).compile()
     return time.perf_counter() - start
 
 
@@ -156,10 +156,10 @@ def read(path: Path) -> tuple[About, Measured]:
         raise typer.BadParameter(
             f"--data {path}: no measurements ({type(error).__name__}: {error}). Make them with `fit.py measure`."
         ) from error
-    if about.engines != list(INSTALLED):
+    if set(about.engines) - set(ENGINES):
         raise typer.BadParameter(
             f"--data {path}: it was measured with the engines {', '.join(about.engines)}; there are "
-            f"{', '.join(INSTALLED)}. Measure anew."
+            f"{', '.join(ENGINES)}. Measure anew."
         )
     if about.platform == "cpu" and not about.rates:
         raise typer.BadParameter(f"--data {path}: its first line has no rates of the machine. Measure anew.")
@@ -187,7 +187,7 @@ def fitted(engine: Engine, measured: Measured, about: About) -> dict[str, float]
     mine = [m for m in measured if engine.name in m.times]
     if sum(costs.kind(m.problem) == "real" for m in mine) < FEW:
         known = costs.fitted_for(about.platform, about.device, about.jaxlib)
-        return dict(carried(known, about._replace(rates=dict.fromkeys(about.rates, 1.0)), about)[engine.name])
+        return dict(carried(known, about._replace(rates=dict.fromkeys(about.rates, 1.0)), about).get(engine.name, {}))
     near = [min(m.times.values()) / m.times[engine.name] for m in mine]
     kinds = np.array([costs.kind(m.problem) for m in mine])
     real = kinds == "real"
@@ -246,7 +246,7 @@ def least(
 
 def fit_all(measured: Measured, about: About) -> dict[str, dict[str, float]]:
     """The constants in seconds."""
-    return {name: fitted(engine, measured, about) for name, engine in INSTALLED.items()}
+    return {name: fitted(engine, measured, about) for name, engine in ENGINES.items()}
 
 
 def carried(table: costs.Table, about: About, to: About) -> costs.Table:
@@ -259,8 +259,8 @@ def carried(table: costs.Table, about: About, to: About) -> costs.Table:
 def regrets(measured: Measured, table, platform: str) -> Iterator[tuple[float, str, str, Problem]]:
     """(time of the choice over that of the best, chosen, best, problem)."""
     for problem, times, precision, _ in measured:
-        able = [e.name for e in INSTALLED.values() if not e.refusal(problem, platform)]
-        chosen = min(able, key=lambda n: costs.estimate(table, INSTALLED[n], problem, platform, precision).seconds)
+        able = [e.name for e in ENGINES.values() if not e.refusal(problem, platform)]
+        chosen = min(able, key=lambda n: costs.estimate(table, ENGINES[n], problem, platform, precision).seconds)
         best = min(times, key=times.__getitem__)
         yield times.get(chosen, math.inf) / times[best], chosen, best, problem
 
@@ -291,18 +291,18 @@ def fit(
             ([one for i, one in enumerate(measured) if i % FOLDS != fold], measured[fold::FOLDS])
             for fold in range(FOLDS)
         ]
-    found, ratios = [], {name: [] for name in INSTALLED}
+    found, ratios = [], {name: [] for name in ENGINES}
     for known, unknown in folds:
         table = carried(fit_all(known, about), about, about_judged)
         found += regrets(unknown, table, platform)
         for m in unknown:
             for name, t in m.times.items():
-                estimate = costs.estimate(table, INSTALLED[name], m.problem, platform, m.precision)
+                estimate = costs.estimate(table, ENGINES[name], m.problem, platform, m.precision)
                 ratios[name].append(estimate.seconds / t)
     found.sort(key=lambda row: -row[0])
     everything, values = fit_all(measured, about), np.array([row[0] for row in found])
     found_times = [m.times for _, unknown in folds for m in unknown]
-    always = {n: np.array([t[n] / min(t.values()) if n in t else math.inf for t in found_times]) for n in INSTALLED}
+    always = {n: np.array([t[n] / min(t.values()) if n in t else math.inf for t in found_times]) for n in ENGINES}
     lines = [
         f"jaxlib {version}, {about.device}, {time.strftime('%Y-%m-%d')}: {len(values)} problems, each judged by "
         + ("constants that were fitted to others." if judge else f"constants fitted without it ({FOLDS} folds)."),

@@ -29,9 +29,9 @@ PAGE = ROOT / "docs" / "machines.md"
 # The core: every public name, every engine, and the values of the sums.
 CORE = [
     *("test_surface", "test_literal", "test_engines", "test_lax", "test_signal", "test_ndimage", "test_integers"),
-    *("test_batched", "test_separable", "test_flax"),
+    *("test_batched", "test_separable", "test_flax", "test_native"),
 ]
-QUICK = ["test_signal", "test_ndimage", "test_flax"]
+QUICK = ["test_signal", "test_ndimage", "test_flax", "test_native"]
 PYTHONS = {"3.11": "0.10.2", "3.12": "0.12.0.1", "3.13": "0.12.0.1", "3.12, accelerator machine's": "0.11.2"}
 
 
@@ -51,6 +51,7 @@ def rows() -> Iterator[Row]:
     for isa in ("SSE4_2", "AVX", "AVX2"):
         yield Row(isa.replace("_", "."), {"XLA_FLAGS": f"--xla_cpu_max_isa={isa}"}, quick=isa == "SSE4_2")
     yield Row("one core", {}, ("taskset", "-c", "0"))
+    yield Row("without the native library", {"JAXCONV_ONEDNN": "/nowhere"}, quick=True)
     yield Row("8 devices", {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}, quick=True)
     yield Row("64 bits", {"JAX_ENABLE_X64": "1"}, quick=True)
     yield Row("rank promotion raises", {"JAX_NUMPY_RANK_PROMOTION": "raise"}, quick=True)

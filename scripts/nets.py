@@ -15,6 +15,8 @@ import json
 import re
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from math import nan
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 from zlib import crc32
@@ -25,9 +27,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
-from bench import geometric_mean, machine, timed, write
+from bench import SMALLEST, WITHOUT, geometric_mean, machine, timed, without_native, write
 
 import jaxconv
+from jaxconv.engines import ENGINES
 
 Rng = np.random.Generator
 Weights = dict[str, np.ndarray]
@@ -463,8 +466,8 @@ class Result(NamedTuple):
     first: dict[str, float]
     memory: dict[str, int]
 
-    def ratio(self, other: str) -> float:
-        return min(t for name, t in self.seconds.items() if name.startswith(other)) / self.seconds["jaxconv"]
+    def ratio(self, other: str, mine: str = "jaxconv") -> float:
+        return min(t for name, t in self.seconds.items() if name.startswith(other)) / self.seconds.get(mine, nan)
 
 
 def planned(compiled) -> int:
@@ -477,6 +480,8 @@ def measure(drawn: Drawn, rounds: int) -> list[Result]:
     sizes = f"n {drawn.input.shape[0]}, {'x'.join(map(str, drawn.input.shape[1:-1]))}, width {drawn.width}"
     jaxs = {name: jax_calls(drawn, f) for name, f in (("jaxconv", jaxconv.lax.conv_general_dilated),
                                                       ("lax", jax.lax.conv_general_dilated))}  # fmt: skip
+    if not ENGINES["native"].refusal(SMALLEST, "cpu"):
+        jaxs[WITHOUT] = jax_calls(drawn, jaxconv.lax.conv_general_dilated)
     torches = {"torch": torch_calls(drawn, False)}
     if drawn.net.dimensions > 1:
         torches["torch channels last"] = torch_calls(drawn, True)
@@ -486,7 +491,8 @@ def measure(drawn: Drawn, rounds: int) -> list[Result]:
         for name, functions in jaxs.items():
             f, arguments = functions[which]
             start = time.perf_counter()
-            compiled = f.lower(*arguments).compile()
+            with without_native() if name == WITHOUT else nullcontext():
+                compiled = f.lower(*arguments).compile()
             answers[name] = jax.block_until_ready(compiled(*arguments))
             first[name], memory[name] = time.perf_counter() - start, planned(compiled)
             calls[name] = lambda compiled=compiled, a=arguments: jax.block_until_ready(compiled(*a))
@@ -527,24 +533,27 @@ def compare(drawn: Drawn, which: str, answers: dict[str, Any]) -> None:
 
 def report(results: list[Result], about: dict[str, str]) -> str:
     lines = [", ".join(f"{key} {value}" for key, value in about.items()), ""]
-    lines += ["| call | to PyTorch, mean | least | to lax, mean | least | first call, times lax's, mean | most "
-              "| memory, times lax's, mean | most |", "| --- |" + " --- |" * 8]  # fmt: skip
+    lines += ["| call | to PyTorch, mean | least | without: mean | least | to lax, mean | least | without: mean "
+              "| least | first call, times lax's, mean | most "
+              "| memory, times lax's, mean | most |", "| --- |" + " --- |" * 12]  # fmt: skip
     for which in ("forward", "step"):
         some = [r for r in results if r.call == which]
         figures = []
         for other in ("torch", "lax"):
-            ratios = [r.ratio(other) for r in some]
-            figures += [geometric_mean(ratios), min(ratios)]
+            for mine in ("jaxconv", WITHOUT):
+                ratios = [r.ratio(other, mine) for r in some]
+                figures += [geometric_mean(ratios), min(ratios)]
         for of in ("first", "memory"):
             ratios = [getattr(r, of)["jaxconv"] / getattr(r, of)["lax"] for r in some]
             figures += [geometric_mean(ratios), max(ratios)]
         lines.append(f"| {which} | {' | '.join(f'{f:.2f}' for f in figures)} |")
-    lines += ["", "| network | sizes | call | jaxconv ms | lax ms | times lax | PyTorch ms | times PyTorch "
-              "| first call s (lax) | MB (lax) |", "| --- |" + " --- |" * 9]  # fmt: skip
+    lines += ["", "| network | sizes | call | jaxconv ms | without ms | lax ms | times lax | PyTorch ms "
+              "| times PyTorch | first call s (lax) | MB (lax) |", "| --- |" + " --- |" * 10]  # fmt: skip
     for r in results:
         best = min((name for name in r.seconds if name.startswith("torch")), key=r.seconds.__getitem__)
         lines.append(
-            f"| {r.net} | {r.sizes} | {r.call} | {1e3 * r.seconds['jaxconv']:.1f} | {1e3 * r.seconds['lax']:.1f} "
+            f"| {r.net} | {r.sizes} | {r.call} | {1e3 * r.seconds['jaxconv']:.1f} "
+            f"| {1e3 * r.seconds.get(WITHOUT, nan):.1f} | {1e3 * r.seconds['lax']:.1f} "
             f"| {r.ratio('lax'):.2f} | {1e3 * r.seconds[best]:.1f} ({best}) | {r.ratio('torch'):.2f} "
             f"| {r.first['jaxconv']:.1f} ({r.first['lax']:.1f}) "
             f"| {r.memory['jaxconv'] / 1e6:.0f} ({r.memory['lax'] / 1e6:.0f}) |"
@@ -568,8 +577,9 @@ def main(
             results.append(r)
             print(
                 f"{r.net:18} {r.sizes:28} {r.call:8} {1e3 * r.seconds['jaxconv']:8.1f} ms {r.ratio('torch'):6.2f} x "
-                f"torch {r.ratio('lax'):6.2f} x lax; first call {r.first['jaxconv']:5.1f} s, lax "
-                f"{r.first['lax']:5.1f}; memory x {r.memory['jaxconv'] / r.memory['lax']:.2f}",
+                f"torch {r.ratio('lax'):6.2f} x lax {r.ratio(WITHOUT):5.2f} x without; first call "
+                f"{r.first['jaxconv']:5.1f} s, lax {r.first['lax']:5.1f}; "
+                f"memory x {r.memory['jaxconv'] / r.memory['lax']:.2f}",
                 flush=True,
             )
         jax.clear_caches()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxconv.engines import INSTALLED
+from jaxconv.engines import ENGINES
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,7 +40,7 @@ def test_all_stages_run_small(tmp_path, script):
     assert all(found.values()), found
     assert len(list(tmp_path.iterdir())) <= 8
     about, rows = script("fit").read(tmp_path / "sweep.jsonl")
-    assert (about.platform, about.engines) == ("cpu", list(INSTALLED))
+    assert (about.platform, about.engines) == ("cpu", list(ENGINES))
     assert all(t > 0 for row in rows for t in row.times.values())
     for entry in found["bench"]:
         assert {"jaxconv", "lax", "engine"} <= set(entry)
@@ -76,7 +76,7 @@ def test_without_an_accelerator_the_remedy_is_told(tmp_path):
 )  # fmt: skip
 def test_a_file_that_cannot_be_fitted_is_refused(tmp_path, script, text, says):
     path = tmp_path / "sweep.jsonl"
-    head = {"platform": "gpu", "device": "a", "jaxlib": "1", "engines": list(INSTALLED)}
+    head = {"platform": "gpu", "device": "a", "jaxlib": "1", "engines": list(ENGINES)}
     path.write_text(json.dumps(head) if text is None else text)
     fit = script("fit")
     with pytest.raises(fit.typer.BadParameter, match=says):
@@ -120,7 +120,7 @@ def test_a_fit_replaces_the_arithmetic_and_keeps_it_for_what_was_not_met(tmp_pat
     monkeypatch.setattr(fit, "FOLDER", tmp_path)
     device = "NVIDIA H100 80GB HBM3"
     before = json.loads(table.read_text())[f"gpu:{device}"]["prior"]
-    head = {"platform": "gpu", "device": device, "jaxlib": "0.11.2", "engines": list(INSTALLED)}
+    head = {"platform": "gpu", "device": device, "jaxlib": "0.11.2", "engines": list(ENGINES)}
     lines = [json.dumps(head)]
     for seed in [*range(-81, 0, 3), *range(20)]:
         problem = script("problems").random_problem(seed) if seed >= 0 else script("problems").ROWS[seed]

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxconv.engines import INSTALLED
+from jaxconv.engines import ENGINES
 from jaxconv.padding import lax_axes, mode_axes
 from jaxconv.problem import Problem, Triple
 from tests.problems import PASSES, by_taps, error_bound, operands
@@ -56,7 +56,7 @@ def test_every_engine_is_within_its_bound(name, dtype):
         problem = replace(of(ROWS[name]), dtypes=Triple(dtype, dtype, dtype))
         x, w = operands(problem)
         truth, total = by_taps(problem, x, w), by_taps(problem, np.abs(x), np.abs(w))
-        for engine in INSTALLED.values():
+        for engine in ENGINES.values():
             if engine.refusal(problem, "cpu"):
                 continue
             y = np.asarray(jax.jit(partial(engine.run, problem))(x, w), np.float64)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import jaxconv.ndimage
 import jaxconv.signal
-from jaxconv.engines import INSTALLED
+from jaxconv.engines import ENGINES
 from jaxconv.padding import mode_axes
 from jaxconv.problem import Problem, Triple
 from tests.problems import error_bound
@@ -693,4 +693,4 @@ def test_the_method_that_is_chosen(data):
         found = jaxconv.signal.convolve(x, h, mode, method)
     problem = Problem(mode_axes("test", x.shape, h.shape, mode, True), dtypes=Triple(*[common[0].dtype.name] * 3))
     arrays = common[0].reshape(problem.x_shape), common[1].reshape(problem.w_shape)
-    near(found, expected, 2 * error_bound(problem, [INSTALLED[method], INSTALLED["shifts"]], *arrays)[0, 0, 0])
+    near(found, expected, 2 * error_bound(problem, [ENGINES[method], ENGINES["shifts"]], *arrays)[0, 0, 0])

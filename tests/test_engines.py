@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
 
-from jaxconv.engines import INSTALLED
+from jaxconv.engines import ENGINES
 from jaxconv.engines.fft import fast_length
 from jaxconv.padding import lax_axes, mode_axes
 from jaxconv.planner import Options
@@ -23,7 +23,7 @@ def test_the_table_is_long_enough():
 
 
 @pytest.mark.covering
-@pytest.mark.parametrize("engine", INSTALLED.values(), ids=lambda e: e.name)
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=lambda e: e.name)
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_every_problem_and_pass(name, engine):
     for of in PASSES.values():
@@ -38,10 +38,10 @@ def test_every_problem_and_pass(name, engine):
 
 
 @pytest.mark.sampled(13)
-@pytest.mark.parametrize(("name", "engine"), [(name, engine) for name in PROBLEMS for engine in INSTALLED])
+@pytest.mark.parametrize(("name", "engine"), [(name, engine) for name in PROBLEMS for engine in ENGINES])
 def test_what_accelerators_run(name, engine):
     """The forms that an engine takes for a GPU, compiled for this processor."""
-    engine = INSTALLED[engine]
+    engine = ENGINES[engine]
     problems = [of(PROBLEMS[name]) for of in PASSES.values()]
     if engine.name == "gemm" and problems[0].dtypes.x == "bfloat16":
         pytest.skip("XLA has no product of bfloat16 that is summed in float32 for this processor (DotThunk)")
@@ -56,7 +56,7 @@ def test_what_accelerators_run(name, engine):
         check(problem, engine, y, x, w)
 
 
-@pytest.mark.parametrize("engine", INSTALLED.values(), ids=lambda e: e.name)
+@pytest.mark.parametrize("engine", [e for e in ENGINES.values() if not e.opaque], ids=lambda e: e.name)
 def test_every_contraction_lowers_for_accelerators(engine):
     """All rows of the bench, in one program."""
     able = [p for p in ROWS if not engine.refusal(p, "gpu") and not engine.refusal(p, "tpu")]
@@ -76,7 +76,7 @@ def test_every_refusal_of_the_table_has_its_reason():
     for name, problem in PROBLEMS.items():
         for of in PASSES.values():
             layer = of(problem)
-            for engine in INSTALLED.values():
+            for engine in ENGINES.values():
                 no = engine.refusal(layer, "cpu")
                 if no is None:
                     continue
@@ -88,6 +88,14 @@ def test_every_refusal_of_the_table_has_its_reason():
                     "taps are too many": engine.name == "winograd",
                     "leaves nothing to transform": engine.name in ("winograd", "overlap"),
                     "shifted copies": engine.name == "gemm",
+                    "it has float32 only": engine.name == "native" and {*layer.dtypes} != {"float32"},
+                    "convolves at most 3 axes": engine.name == "native" and len(layer.axes) > 3,
+                    "of which there is one": engine.name == "native" and layer.g == 1,
+                    "a stride and a dilated input": any(abs(axis.L) > 1 < abs(axis.S) for axis in layer.axes)
+                    or len({abs(axis.L) > 1 for axis in layer.axes}) == 2,
+                    "meet no input": engine.name == "native",
+                    "is not installed": engine.name == "native",
+                    "cannot be loaded": engine.name == "native",
                     "transforms at most 3 axes": engine.name in ("winograd", "overlap") and len(layer.axes) > 3,
                 }
                 assert any(text in no and true for text, true in reasons.items()), no
@@ -95,7 +103,7 @@ def test_every_refusal_of_the_table_has_its_reason():
 
 @pytest.mark.covering
 @pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
-@pytest.mark.parametrize("engine", INSTALLED)
+@pytest.mark.parametrize("engine", [e for e in ENGINES if e != "native"])
 def test_eight_bit_floating_types(engine, dtype):
     """Small integers, which they hold: summed in float32, exactly (the FFT's are rounded to them again)."""
     problem = Problem((Axis(6, 3, 6, p=1),), n=2, c=2, m=2, dtypes=Triple(dtype, dtype, dtype))
@@ -126,10 +134,10 @@ problems = st.builds(
 )
 
 
-@given(problems, st.sampled_from(sorted(INSTALLED)), st.integers(0, 2**16))
+@given(problems, st.sampled_from(sorted(ENGINES)), st.integers(0, 2**16))
 def test_drawn_problems(problem, name, seed):
     note(repr(problem))  # to be pasted back
-    engine = INSTALLED[name]
+    engine = ENGINES[name]
     if engine.refusal(problem, "cpu"):
         return
     x, w = operands(problem, seed)
@@ -154,7 +162,7 @@ def _check_together(problems, options, seeds):
     for seed in seeds:
         pairs = [operands(problem, seed) for problem in problems]
         for problem, (x, w), y in zip(problems, pairs, run(pairs), strict=True):
-            check(problem, INSTALLED[options.forward], y, x, w)
+            check(problem, ENGINES[options.forward], y, x, w)
 
 
 def _far(rng: np.random.Generator) -> Problem:
@@ -169,7 +177,7 @@ def _far(rng: np.random.Generator) -> Problem:
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in range(1, 30))])
-@pytest.mark.parametrize("engine", INSTALLED.values(), ids=lambda e: e.name)
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=lambda e: e.name)
 def test_pads_of_every_sign(engine, seed):
     rng = np.random.default_rng(seed)
     problems = [of(_far(rng)) for of in [*PASSES.values()] * 7]
@@ -190,7 +198,7 @@ def test_random_engines_per_pass(seed):
     names = [name for name, problem in PROBLEMS.items() if problem.dtypes == Triple(*["float32"] * 3)]
     problem = PROBLEMS[str(rng.choice(names))]
     able = {
-        name: [e.name for e in INSTALLED.values() if not e.refusal(of(problem), "cpu")] for name, of in PASSES.items()
+        name: [e.name for e in ENGINES.values() if not e.refusal(of(problem), "cpu")] for name, of in PASSES.items()
     }
     methods = {name: rng.choice(names) for name, names in able.items()}
     options = Options(**{name: str(method) for name, method in methods.items()})
@@ -198,20 +206,20 @@ def test_random_engines_per_pass(seed):
     dy = np.asarray(rng.normal(size=problem.y_shape), np.float32)
     y, vjp = jax.vjp(lambda x, w: contract(problem, x, w, options), x, w)
     dx, dw = vjp(dy)
-    check(problem, INSTALLED[options.forward], y, x, w)
-    check(problem.input_pass, INSTALLED[options.input], dx, dy, w)
-    check(problem.kernel_pass, INSTALLED[options.kernel], dw, x, dy)
+    check(problem, ENGINES[options.forward], y, x, w)
+    check(problem.input_pass, ENGINES[options.input], dx, dy, w)
+    check(problem.kernel_pass, ENGINES[options.kernel], dw, x, dy)
 
     # Second order: the derivative of dx in w and of dw in x, by the third engine each.
     hvp = jax.vjp(lambda dy, w: contract(problem.input_pass, dy, w, options.input_pass), dy, w)[1]
     ddy, ddw = hvp(x)
-    check(problem, INSTALLED[options.forward], ddy, x, w)
-    check(problem.kernel_pass, INSTALLED[options.kernel], ddw, x, dy)
+    check(problem, ENGINES[options.forward], ddy, x, w)
+    check(problem.kernel_pass, ENGINES[options.kernel], ddw, x, dy)
 
 
 @pytest.mark.covering
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("engine", INSTALLED.values(), ids=lambda e: e.name)
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=lambda e: e.name)
 @pytest.mark.parametrize("name", ["layer", "input", "kernel", "depthwise kernel", "strided kernel"])
 @pytest.mark.usefixtures("nan")
 def test_elementwise_engines_keep_a_nan_local(name, engine, value):
@@ -254,7 +262,7 @@ def test_elementwise_bounds_hold_across_magnitudes():
     x[..., 40:] *= 1e12
     for name in ("direct", "shifts"):
         y = contract(problem, x, w, Options(forward=name))
-        check(problem, INSTALLED[name], y, x, w)
+        check(problem, ENGINES[name], y, x, w)
     small = np.asarray(contract(problem, x, w, Options(forward="fft")))[..., :30]
     right = np.asarray(contract(problem, x, w, Options(forward="shifts")))[..., :30]
     assert np.abs(small - right).max() > np.abs(right).max()
@@ -288,7 +296,7 @@ def test_half_types_sum_in_float32():
     """4096 ones: float16 would stop counting at 2048."""
     problem = Problem((Axis(4096, 4096, 1),), dtypes=Triple("float16", "float16", "float16"))
     x = np.ones((1, 1, 1, 4096), np.float16)
-    able = [name for name, engine in INSTALLED.items() if not engine.refusal(problem, "cpu")]
+    able = [name for name, engine in ENGINES.items() if not engine.refusal(problem, "cpu")]
     assert {"direct", "shifts", "gemm", "fft"} <= set(able)
     for name in able:
         assert float(contract(problem, x, x, Options(forward=name)).item()) == 4096

@@ -338,7 +338,7 @@ def test_symbolic_sizes_are_refused(f):
 
 # Files whose errors have their own tests, and raise statements that pass another's error on.
 ELSEWHERE = (
-    "cli.py", "costs.py", "jaxprs.py", "native.py", "sharding.py", "rates.py", "tune.py", "wisdom.py", "effort.py", "planner.py", "primitive.py", "problem.py", "base.py",
+    "cli.py", "costs.py", "jaxprs.py", "onednn.py", "sharding.py", "rates.py", "tune.py", "wisdom.py", "effort.py", "planner.py", "primitive.py", "problem.py", "base.py",
     "report.py", "rounding.py",
 )  # fmt: skip
 

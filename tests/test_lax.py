@@ -191,7 +191,7 @@ def test_no_engine_comes_back_under_assignment(monkeypatch):
 
     monkeypatch.setattr(jax.lax, "conv_general_dilated", none)
     x, w = jnp.ones((1, 1, 5)), jnp.ones((1, 1, 3))
-    for method in jaxconv.engines.INSTALLED:
+    for method in set(jaxconv.engines.ENGINES) - {"native"}:  # which has no lax in it
         y, vjp = jax.vjp(lambda x, w: jaxconv.lax.conv_general_dilated(x, w, (1,), "VALID", method=method), x, w)
         np.testing.assert_allclose(y.ravel(), [3, 3, 3], rtol=1e-6)
         vjp(y)

@@ -13,7 +13,7 @@ from flax import linen, nnx
 from jax.test_util import check_grads
 
 import jaxconv.layers
-from jaxconv.engines import INSTALLED
+from jaxconv.engines import ENGINES
 from jaxconv.layers import (
     Convolve,
     ConvolveTranspose,
@@ -474,7 +474,7 @@ def test_long_sums_within_the_engines_bounds(method, causal, rng):
     taps = np.asarray(layer.kernel[...])[::-1]
     axes = lax_axes("test", [T], [len(taps)], [1], [(K - 1, 0 if causal else K - 1)])
     problem = Problem(axes, n=2, g=3, layouts=Triple("n0gc", "0cgm", "n0gm"))
-    check(problem, INSTALLED[method], y.reshape(problem.y_shape), x[..., None], taps.reshape(problem.w_shape))
+    check(problem, ENGINES[method], y.reshape(problem.y_shape), x[..., None], taps.reshape(problem.w_shape))
 
 
 def test_implicit_kernels_are_their_formula(rng):

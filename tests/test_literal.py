@@ -12,7 +12,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 import jaxconv
-from jaxconv.engines import INSTALLED
+from jaxconv.engines import ENGINES
 from jaxconv.literal import literal
 from jaxconv.planner import Options
 from jaxconv.primitive import contract
@@ -63,7 +63,7 @@ def test_nothing_is_spread(dtype, passes):
     for d, layer in enumerate(LAYERS.values()):
         for t in range(d, d + passes):
             problem = replace(list(PASSES.values())[t % 3](layer), dtypes=Triple(dtype, dtype, dtype))
-            able = [e.name for e in INSTALLED.values() if e.elementwise(problem) and not e.refusal(problem, "cpu")]
+            able = [e.name for e in ENGINES.values() if e.elementwise(problem) and not e.refusal(problem, "cpu")]
             methods.append(["auto", *able][len(problems) % (1 + len(able))])
             problems.append(problem)
     assert len(set(methods)) > 2

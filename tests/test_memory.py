@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxconv
-from jaxconv.engines import INSTALLED
+from jaxconv.engines import ENGINES
 from jaxconv.padding import lax_axes, mode_axes
 from jaxconv.planner import Options
 from jaxconv.primitive import contract
@@ -47,14 +47,14 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("engine", INSTALLED)
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", LAYERS)
 def test_an_engine_holds_about_what_it_says(name, engine):
     """No more than three times its estimate (and a megabyte): XLA's plan is not its business, the order is."""
     for problem in (LAYERS[name], LAYERS[name].kernel_pass):
-        if INSTALLED[engine].refusal(problem, "cpu"):
+        if ENGINES[engine].refusal(problem, "cpu"):
             continue
         between, _ = planned(
             partial(contract, problem, options=Options(forward=engine)), problem.x_shape, problem.w_shape
         )
-        assert between <= 3 * INSTALLED[engine].memory(problem) + 1e6
+        assert between <= 3 * ENGINES[engine].memory(problem) + 1e6

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 
 import jaxconv
-from jaxconv.engines import INSTALLED
+from jaxconv.engines import ENGINES
 from jaxconv.planner import Options
 from jaxconv.primitive import contract
 from jaxconv.problem import Axis, Problem, Triple
@@ -321,7 +321,7 @@ def test_shard_map(taps, method, check_vma):
     """A batch in parts, the kernel whole: its gradient is summed over the parts."""
     problem = Problem((Axis(72, taps, 72, p=taps // 2),), n=4, c=2, m=2)
     part = Problem(problem.axes, n=2, c=2, m=2)
-    if INSTALLED[method].refusal(part, "cpu"):
+    if ENGINES[method].refusal(part, "cpu"):
         return
     rng = np.random.default_rng(0)
     x, w = (rng.integers(-2, 3, shape).astype(np.float32) for shape in (problem.x_shape, problem.w_shape))

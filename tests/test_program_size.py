@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxconv.engines import INSTALLED
+from jaxconv.engines import ENGINES
 from jaxconv.padding import lax_axes
 from jaxconv.problem import Problem, Triple
 from tests.problems import PASSES
@@ -38,7 +38,7 @@ LAYERS = {
 
 def instructions(problem: Problem, engine: str) -> int:
     x, w = (jax.ShapeDtypeStruct(shape, np.float32) for shape in (problem.x_shape, problem.w_shape))
-    text = jax.jit(partial(INSTALLED[engine].run, problem)).lower(x, w).as_text()
+    text = jax.jit(partial(ENGINES[engine].run, problem)).lower(x, w).as_text()
     return len(re.findall(r" = (?:stablehlo|call|\"stablehlo)", text))
 
 
@@ -73,13 +73,14 @@ MOST = {  # forward, input, kernel; 0 where an engine refuses
         "depthwise": (60, 65, 60), "volume": (65, 65, 65), "transposed": (250, 105, 260),
         "few inputs": (50, 55, 55),
     },
+    "native": dict.fromkeys(LAYERS, (20, 20, 20)),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("engine", INSTALLED)
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", LAYERS)
 def test_programs_stay_small(name, engine):
     for which, most in zip(PASSES.items(), MOST[engine][name], strict=True):
         problem = which[1](LAYERS[name])
-        if not INSTALLED[engine].refusal(problem, "cpu"):
+        if not ENGINES[engine].refusal(problem, "cpu"):
             assert instructions(problem, engine) <= most, which[0]

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from jaxconv import calibrate, cli, costs, processor
 from jaxconv import rates as module
-from jaxconv.engines import ENGINES, INSTALLED
+from jaxconv.engines import ENGINES
 from jaxconv.engines.base import COMPILED, RATES
 from jaxconv.problem import Axis, Problem, Triple
 from jaxconv.processor import Processor
@@ -43,7 +43,7 @@ def here(file, monkeypatch):
 @pytest.mark.parametrize("kind", SHIPPED)
 def test_every_kind_of_work_has_a_rate_and_every_class_all_rates(kind):
     assert set(SHIPPED[kind]) == set(RATES)
-    for engine in INSTALLED.values():
+    for engine in ENGINES.values():
         assert set(engine.kinds.values()) <= set(RATES)
         assert {engine.kinds[name] for name in COMPILED} == {"compilation"}
     few, many = (shipped(Processor("", kind, cores, 1)).seconds for cores in (2, 16))
@@ -106,7 +106,7 @@ def test_there_is_a_file_for_each_processor_jaxlib_and_list_of_engines(monkeypat
     assert first.name.startswith("rates-")
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_max_isa=AVX2")
     second = module.path()
-    monkeypatch.setattr(module, "INSTALLED", {"telepathy": None})
+    monkeypatch.setattr(module, "ENGINES", {"telepathy": None})
     assert len({first, second, module.path()}) == 3
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxconv
-from jaxconv.engines import INSTALLED
+from jaxconv.engines import ENGINES
 from jaxconv.padding import mode_axes
 from jaxconv.problem import Problem, Triple
 from tests.problems import error_bound
@@ -62,10 +62,12 @@ def test_every_method_in_double_precision(flip, mode, rng):
     problem = Problem(mode_axes("test", x.shape, h.shape, mode, flip), dtypes=Triple(*["complex128"] * 3))
     expected = theirs(x, h, mode, method="direct")
     weights = (h if flip else h.conj()).reshape(problem.w_shape)
-    for method, engine in INSTALLED.items():
+    for method, engine in ENGINES.items():
+        if method == "native":  # it has float32 only
+            continue
         with jax.enable_x64(True):
             y = np.asarray(ours(x, h, mode, method))
-        bound = error_bound(problem, [engine, INSTALLED["shifts"]], x.reshape(problem.x_shape), weights)
+        bound = error_bound(problem, [engine, ENGINES["shifts"]], x.reshape(problem.x_shape), weights)
         assert np.all(np.abs(y - expected) <= 2 * bound[0, 0, 0])
 
 

@@ -80,7 +80,7 @@ def test_an_engine_is_asked_for_in_loops_and_branches_and_not_within_custom_deri
         forced(custom, "direct")(x)
 
 
-@pytest.mark.parametrize("engine", ["auto", *engines.INSTALLED])
+@pytest.mark.parametrize("engine", ["auto", *engines.ENGINES])
 def test_eight_seeds_meet_every_option(engine):
     """Modes, boundaries, strides and layers: no more than eight of each."""
     for count in range(1, 9):
@@ -175,7 +175,7 @@ def test_an_engine_that_serves_nothing_is_not_said_to_hold():
 
 def test_a_bound_that_is_as_large_as_the_result_says_nothing(monkeypatch):
     """An engine is not excused by an analysis that excuses everything."""
-    engine = engines.INSTALLED["fft"]
+    engine = engines.ENGINES["fft"]
     ones = replace(engine, run=lambda p, *_: jnp.ones(p.y_shape, p.dtypes.y), error=lambda p: (0.0, 8e6))
     monkeypatch.setitem(engines.ENGINES, "fft", ones)
     report = verify(engines=["fft"], identities=[identity("commutativity")])
@@ -198,7 +198,7 @@ def test_a_false_identity_is_refuted(check):
 )
 def test_a_wrong_backend_is_named(monkeypatch, wrong):
     """Identity, engine, pass and smallest failing shape."""
-    true = engines.INSTALLED["fft"].run
+    true = engines.ENGINES["fft"].run
 
     def run(problem, x, w, precision=None, platform="cpu"):
         y = true(problem, x, w, precision, platform)
@@ -208,7 +208,7 @@ def test_a_wrong_backend_is_named(monkeypatch, wrong):
             raise RuntimeError("device lost")
         return {"value": y.at[..., 0].add(1), "nan": y * jnp.nan, "shape": y[:0]}[wrong]
 
-    monkeypatch.setitem(engines.ENGINES, "fft", replace(engines.INSTALLED["fft"], run=run))
+    monkeypatch.setitem(engines.ENGINES, "fft", replace(engines.ENGINES["fft"], run=run))
     [step] = [r for r in runs([identity("commutativity")], ["fft"], ["float32"], 4) if r.size == 2]
     findings = execute(step)
     assert findings
@@ -222,13 +222,13 @@ def test_a_wrong_backend_is_named(monkeypatch, wrong):
 
 
 def test_a_wrong_pass_is_named(monkeypatch):
-    true = engines.INSTALLED["shifts"].run
+    true = engines.ENGINES["shifts"].run
 
     def run(problem, x, w, precision=None, platform="cpu"):
         y = true(problem, x, w, precision, platform)
         return y + 1 if problem.axes and problem.axes[0].p < 0 and problem.axes[0].D < 0 else y  # an input pass
 
-    monkeypatch.setitem(engines.ENGINES, "gemm", replace(engines.INSTALLED["gemm"], run=run))
+    monkeypatch.setitem(engines.ENGINES, "gemm", replace(engines.ENGINES["gemm"], run=run))
     law = identity("gradient of correlation in its input")
     failing = [r for r in runs([law], ["gemm"], ["float32"], 4) if not all(f.holds for f in execute(r))]
     told = diagnose(failing[0], failing[0].seeds[0])
@@ -345,8 +345,8 @@ def test_the_command(tmp_path):
 
 
 def test_a_failure_ends_the_command_with_1(monkeypatch):
-    true = engines.INSTALLED["shifts"].run
-    broken = replace(engines.INSTALLED["shifts"], run=lambda *a, **k: true(*a, **k) + 1)
+    true = engines.ENGINES["shifts"].run
+    broken = replace(engines.ENGINES["shifts"], run=lambda *a, **k: true(*a, **k) + 1)
     monkeypatch.setitem(engines.ENGINES, "shifts", broken)
     done = invoke("--theme", "spectral", "--engine", "shifts", "--dtype", "int32")
     assert done.exit_code == 1

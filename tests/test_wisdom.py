@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import jaxconv
-from jaxconv.engines import INSTALLED
+from jaxconv.engines import ENGINES
 from jaxconv.planner import Options, candidates, choose, options_of
 from jaxconv.primitive import contract
 from jaxconv.problem import Axis, Problem
@@ -29,7 +29,7 @@ OTHER = Problem((Axis(64, 5, 60),))
 @pytest.fixture
 def path(tmp_path) -> Path:
     """A file in which the engine that the planner would not take is measured as the fastest."""
-    times = {engine.name: 1.0 for engine in INSTALLED.values()}
+    times = {engine.name: 1.0 for engine in ENGINES.values()}
     best = choose(LAYER, Options(), "cpu").name
     other = "gemm" if best != "gemm" else "direct"
     file = tmp_path / "wisdom.json"
@@ -41,7 +41,7 @@ def test_what_is_written_is_read_back(path):
     wisdom = read(path)
     [(platform, problem)] = wisdom.problems
     assert (platform, problem) == ("cpu", LAYER)
-    assert len(wisdom.measured(LAYER, "cpu")) == len(INSTALLED)
+    assert len(wisdom.measured(LAYER, "cpu")) == len(ENGINES)
     assert wisdom.measured(LAYER, "gpu") == {} == wisdom.measured(OTHER, "cpu")
     more = wisdom.joined("cpu", OTHER, {"fft": 0.5})
     write(path, more)
@@ -63,7 +63,7 @@ def test_measured_times_choose_the_engine(path):
 def test_the_scope_reaches_a_call_and_its_gradient(path):
     x, w = jnp.ones((2, 3, 12, 12)), jnp.ones((4, 3, 3, 3))
     layer = jaxconv.plan(jaxconv.lax.conv_general_dilated, x, w, (1, 1), "VALID")[0]
-    times = dict.fromkeys(INSTALLED, 1.0) | {"gemm": 1e-9}
+    times = dict.fromkeys(ENGINES, 1.0) | {"gemm": 1e-9}
     wisdom = NONE
     for problem in (layer.problem, layer.problem.input_pass, layer.problem.kernel_pass):
         wisdom = wisdom.joined("cpu", problem, times)
@@ -141,7 +141,7 @@ def test_tune_finds_the_contractions_of_a_function(tmp_path):
     assert len(more.problems) == 3
     for platform, problem in more.problems:
         times = more.measured(problem, platform)
-        assert set(times) <= set(INSTALLED)
+        assert set(times) <= set(ENGINES)
         assert all(0 < seconds < 5 for seconds in times.values())
         assert choose(problem, Options(wisdom=more), platform).name == min(times, key=times.__getitem__)
 
@@ -273,6 +273,6 @@ def test_a_kill_while_writing_leaves_a_whole_file(event, path):
 
 def test_the_signature_names_engines_version_and_device():
     found = signature()
-    assert all(name in found["engines"] for name in INSTALLED)
+    assert all(name in found["engines"] for name in ENGINES)
     assert found["jaxlib"][0] == "0"
     assert found["device"]

@@ -11,7 +11,6 @@ from jaxconv.engines.winograd import CLOSE, WINOGRAD
 
 ALL = (DIRECT, SHIFTS, GEMM, WINOGRAD, FFT, OVERLAP, NATIVE)
 ENGINES: dict[str, Engine] = {engine.name: engine for engine in ALL}
-INSTALLED = {name: engine for name, engine in ENGINES.items() if engine.installed}
 
 
 def engines_of(accuracy: str) -> dict[str, Engine]:

@@ -45,7 +45,7 @@ class Engine:
         compiled.
     rates: seconds for a unit of each, where costs.json has no row for the engine. Without either it is only taken if
         it is asked for.
-    installed: whether it can run here at all. One that cannot refuses, and says why.
+    opaque: whether XLA cannot see into it, to export a program or to partition it over devices.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Engine:
     error: Callable[[Problem], tuple[float, float]] = field(repr=False)
     kinds: Mapping[str, str] = field(repr=False)
     rates: Mapping[str, float] = field(default_factory=dict, repr=False)
-    installed: bool = True
+    opaque: bool = False
 
 
 class Form(NamedTuple):
@@ -119,10 +119,15 @@ def varying(array) -> frozenset:
     return frozenset(kind.varying if kind is not None else getattr(aval, "vma", ()))
 
 
+def varying_over(array: Array, axes: frozenset) -> Array:
+    """The array as one that varies over these mesh axes, too."""
+    missing = tuple(sorted(axes - varying(array)))
+    return lax.pcast(array, missing, to="varying") if missing else array
+
+
 def zeros(shape: Sequence[int], like: Array, dtype=None) -> Array:
     """Zeros that vary over the mesh axes that `like` does: what a loop begins with must be as what it ends with."""
-    blank = jnp.zeros(shape, dtype or like.dtype)
-    return lax.pcast(blank, tuple(sorted(varying(like))), to="varying") if varying(like) else blank
+    return varying_over(jnp.zeros(shape, dtype or like.dtype), varying(like))
 
 
 def apart(f: Callable) -> Callable:

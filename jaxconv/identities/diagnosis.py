@@ -3,7 +3,7 @@
 from dataclasses import replace
 from math import prod
 
-from jaxconv.engines import INSTALLED
+from jaxconv.engines import ENGINES
 from jaxconv.identities.base import SHAPES
 from jaxconv.identities.verifier import Finding, Run, execute
 from jaxconv.planner import PASSES
@@ -19,9 +19,9 @@ def diagnose(run: Run, seed: int) -> str:
     if not failures:
         return f"{run.identity.name}: it failed with seed {seed}, and not again; the device is not to be trusted."
     failure, smallest = min(failures, key=lambda pair: sum(map(prod, pair[0].arrays)))
-    engines = list(INSTALLED) if run.engine == "auto" else [run.engine]
+    engines = list(ENGINES) if run.engine == "auto" else [run.engine]
     to_blame = {e: passes for e in engines if (passes := _passes(replace(smallest, engine=e)))}
-    others = [execute(replace(smallest, engine=e)) for e in INSTALLED if e not in to_blame]
+    others = [execute(replace(smallest, engine=e)) for e in ENGINES if e not in to_blame]
     blamed = "whatever the engine: not an engine's fault, but the relation's or its arguments'"
     if to_blame and any(found and all(finding.holds for finding in found) for found in others):  # some engine is right
         blamed = "; ".join(f"engine {e}, {' and '.join(passes)} pass" for e, passes in to_blame.items())

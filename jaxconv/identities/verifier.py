@@ -12,7 +12,7 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
 from jaxconv.arguments import promoted, renamed
-from jaxconv.engines import INSTALLED
+from jaxconv.engines import ENGINES
 from jaxconv.identities.base import KINDS, SHAPES, Bounded, Case, Claim, Identity, Rounded
 from jaxconv.identities.rounding import bounds
 from jaxconv.jaxprs import contractions
@@ -21,7 +21,7 @@ from jaxconv.planner import PASSES, choose
 WIDE = ("float64", "complex128", "int64")
 DTYPES = ("int16", "int32", "int64", "float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 SMALL = 4  # so many shapes are enough for a run of seconds
-METHODS = ("auto", *INSTALLED)
+METHODS = ("auto", *ENGINES)
 
 
 class Finding(NamedTuple):
@@ -82,18 +82,19 @@ def runs(
     """Every run of a verification.
 
     Where engines or dtypes are named, all pairs of them are run (all engines and float32, where the
-    other alone is named). Otherwise all engines in float32 and complex64, and the planner's choice in
-    int32 and float64; with a single seed they take turns, and each identity meets half of the engines
-    in float32 and one in complex64, and every second identity float64. Each seed takes the next of the
-    shapes; so do identity, engine and dtype.
+    other alone is named). Otherwise all engines in float32 and, but for the native library, in complex64, and the
+    planner's choice in int32 and float64; with a single seed they take turns, and each identity meets half of
+    the engines in float32 and one in complex64, and every second identity float64. Each seed takes the next
+    of the shapes; so do identity, engine and dtype.
     """
     turns = {}
     if engines or dtypes:
         pairs = [(engine, dtype) for engine in engines or METHODS for dtype in dtypes or ("float32",)]
     else:
-        pairs = [(engine, dtype) for dtype in ("float32", "complex64") for engine in INSTALLED]
-        pairs += [("auto", dtype) for dtype in ("int32", "float64")]
-        turns = {"float32": 2, "float64": 2, "complex64": len(INSTALLED)} if seeds == 1 else {}
+        seen = [name for name, engine in ENGINES.items() if not engine.opaque]
+        pairs = [(engine, dtype) for dtype in ("float32", "complex64") for engine in seen]
+        pairs += [("auto", "int32"), ("auto", "float64"), ("native", "float32")]
+        turns = {"float32": 2, "float64": 2, "complex64": len(seen)} if seeds == 1 else {}
     for identity in identities:
         place = crc32(identity.name.encode())  # its own, whatever stands beside it in the catalogue
         for number, (engine, dtype) in enumerate(pairs):

@@ -195,7 +195,7 @@ class Convolve(_Layer):
     >>> a, b = Correlate(3, 8, (3, 3), rngs=nnx.Rngs(0)), Convolve(3, 8, (3, 3), rngs=nnx.Rngs(0))
     >>> b.kernel[...] = jnp.flip(a.kernel[...], (0, 1))
     >>> x = jnp.ones((2, 16, 16, 3))
-    >>> bool((a(x) == b(x)).all())
+    >>> bool(jnp.allclose(a(x), b(x), rtol=1e-4, atol=1e-4))
     True
 
     Returns a module; raises as `Correlate`. Source: flax.nnx.Conv.

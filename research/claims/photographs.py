@@ -11,7 +11,7 @@ import scipy.signal
 import skimage.data
 from matplotlib.patches import Rectangle
 
-from jaxconv.engines import INSTALLED
+from jaxconv.engines import ENGINES
 from jaxconv.matching import find_matches, match_template
 from jaxconv.ndimage import sobel
 from jaxconv.padding import mode_axes
@@ -33,7 +33,7 @@ def allowed(engine: str, x, h, dtype: str, mode: str = "full") -> np.ndarray:
     """How far rounding may take each output of a correlation, and the largest of a convolution, by the engine's own
     analysis: u (a sum |x||h| + b norm(x) norm(h)).
     """
-    a, b = INSTALLED[engine].error(Problem(mode_axes("allowed", x.shape, h.shape, mode, flip=False)))
+    a, b = ENGINES[engine].error(Problem(mode_axes("allowed", x.shape, h.shape, mode, flip=False)))
     sizes = scipy.signal.correlate(np.abs(x).astype(float), np.abs(h), mode, method="fft")
     return np.finfo(dtype).eps / 2 * (a * sizes + b * np.linalg.norm(x) * np.linalg.norm(h))
 
