@@ -8,14 +8,17 @@ draws batches, sizes and widths. Before anything is timed, outputs and gradients
 backward and the update (SGD), in float32, with the statistics of the batch; the forward pass has fixed statistics.
 PyTorch runs in eager mode, as usual, once contiguous and once channels last. Calls take turns over several rounds; a
 figure is the 20 % quantile. First calls are from the function to its first result, with compilation; memory is what
-XLA plans in all. Nothing else should run meanwhile. Writes nets.md and nets.json to OUT.
+XLA plans in all. With --alone the convolutions of each call are timed one by one, too. Nothing else should run
+meanwhile. Writes nets.md and nets.json to OUT.
 """
 
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from math import nan
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -31,6 +34,8 @@ from bench import SMALLEST, WITHOUT, geometric_mean, machine, timed, without_nat
 
 import jaxconv
 from jaxconv.engines import ENGINES
+from jaxconv.jaxprs import contractions
+from jaxconv.primitive import contract
 
 Rng = np.random.Generator
 Weights = dict[str, np.ndarray]
@@ -457,7 +462,10 @@ def torch_calls(drawn: Drawn, last: bool) -> dict[str, Callable]:
 
 
 class Result(NamedTuple):
-    """Of one network and call: seconds by library, first calls and planned bytes of jaxconv and lax."""
+    """Of one network and call: seconds by library, first calls and planned bytes of jaxconv and lax.
+
+    alone: the seconds of jaxconv's convolutions, each by itself, summed.
+    """
 
     net: str
     sizes: str
@@ -465,6 +473,7 @@ class Result(NamedTuple):
     seconds: dict[str, float]
     first: dict[str, float]
     memory: dict[str, int]
+    alone: float = nan
 
     def ratio(self, other: str, mine: str = "jaxconv") -> float:
         return min(t for name, t in self.seconds.items() if name.startswith(other)) / self.seconds.get(mine, nan)
@@ -476,7 +485,20 @@ def planned(compiled) -> int:
     return m.temp_size_in_bytes + m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
 
 
-def measure(drawn: Drawn, rounds: int) -> list[Result]:
+def convolutions(f: Callable, arguments: tuple) -> float:
+    """The seconds of a program's convolutions, each by itself."""
+    rng, seconds = np.random.default_rng(0), 0.0
+    equations = contractions(jax.make_jaxpr(f)(*arguments).jaxpr)
+    counts = Counter((equation.params["problem"], equation.params["options"]) for equation in equations)
+    for (problem, options), count in counts.items():
+        x, w = (jnp.asarray(rng.standard_normal(s, np.float32)) for s in (problem.x_shape, problem.w_shape))
+        compiled = jax.jit(partial(contract, problem, options=options)).lower(x, w).compile()
+        call = partial(lambda *arrays, compiled: jax.block_until_ready(compiled(*arrays)), x, w, compiled=compiled)
+        seconds += count * timed({"": call}, 2, BLOCK / 10)[""]
+    return seconds
+
+
+def measure(drawn: Drawn, rounds: int, alone: bool) -> list[Result]:
     sizes = f"n {drawn.input.shape[0]}, {'x'.join(map(str, drawn.input.shape[1:-1]))}, width {drawn.width}"
     jaxs = {name: jax_calls(drawn, f) for name, f in (("jaxconv", jaxconv.lax.conv_general_dilated),
                                                       ("lax", jax.lax.conv_general_dilated))}  # fmt: skip
@@ -500,7 +522,9 @@ def measure(drawn: Drawn, rounds: int) -> list[Result]:
             calls[name] = functions[which]
             answers[name] = functions[which]()
         compare(drawn, which, answers)
-        results.append(Result(drawn.name, sizes, which, timed(calls, rounds, BLOCK), first, memory))
+        seconds = timed(calls, rounds, BLOCK)
+        by_themselves = convolutions(*jaxs["jaxconv"][which]) if alone else nan
+        results.append(Result(drawn.name, sizes, which, seconds, first, memory, by_themselves))
     return results
 
 
@@ -547,13 +571,16 @@ def report(results: list[Result], about: dict[str, str]) -> str:
             ratios = [getattr(r, of)["jaxconv"] / getattr(r, of)["lax"] for r in some]
             figures += [geometric_mean(ratios), max(ratios)]
         lines.append(f"| {which} | {' | '.join(f'{f:.2f}' for f in figures)} |")
-    lines += ["", "| network | sizes | call | jaxconv ms | without ms | lax ms | times lax | PyTorch ms "
-              "| times PyTorch | first call s (lax) | MB (lax) |", "| --- |" + " --- |" * 10]  # fmt: skip
+    heads = [
+        *("network", "sizes", "call", "jaxconv ms", "convolutions alone", "without ms", "lax ms", "times lax"),
+        *("PyTorch ms", "times PyTorch", "first call s (lax)", "MB (lax)"),
+    ]
+    lines += ["", f"| {' | '.join(heads)} |", f"| {' | '.join('---' for _ in heads)} |"]
     for r in results:
         best = min((name for name in r.seconds if name.startswith("torch")), key=r.seconds.__getitem__)
         lines.append(
             f"| {r.net} | {r.sizes} | {r.call} | {1e3 * r.seconds['jaxconv']:.1f} "
-            f"| {1e3 * r.seconds.get(WITHOUT, nan):.1f} | {1e3 * r.seconds['lax']:.1f} "
+            f"| {1e3 * r.alone:.1f} | {1e3 * r.seconds.get(WITHOUT, nan):.1f} | {1e3 * r.seconds['lax']:.1f} "
             f"| {r.ratio('lax'):.2f} | {1e3 * r.seconds[best]:.1f} ({best}) | {r.ratio('torch'):.2f} "
             f"| {r.first['jaxconv']:.1f} ({r.first['lax']:.1f}) "
             f"| {r.memory['jaxconv'] / 1e6:.0f} ({r.memory['lax'] / 1e6:.0f}) |"
@@ -565,6 +592,7 @@ def main(
     seed: Annotated[int, typer.Option("--draw", help="draw the sizes with this seed")] = 0,
     pattern: Annotated[str, typer.Option("--nets", help="regular expression over the networks' names")] = "",
     rounds: Annotated[int, typer.Option(help="how often the libraries take turns", min=1)] = 5,
+    alone: Annotated[bool, typer.Option(help="time the convolutions by themselves, too")] = False,
     out: Annotated[Path, typer.Option(help="folder of the results")] = Path("out/nets"),
 ) -> None:
     """Measure, print, and write nets.md and nets.json."""
@@ -573,7 +601,7 @@ def main(
         raise typer.BadParameter(f"--nets {pattern!r} names none; the names: {', '.join(NETS)}.")
     results = []
     for name in chosen:
-        for r in measure(draw(name, seed), rounds):
+        for r in measure(draw(name, seed), rounds, alone):
             results.append(r)
             print(
                 f"{r.net:18} {r.sizes:28} {r.call:8} {1e3 * r.seconds['jaxconv']:8.1f} ms {r.ratio('torch'):6.2f} x "

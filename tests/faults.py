@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import jax
 
+from jaxconv.engines import onednn
 from jaxconv.identities import CATALOGUE
 from jaxconv.identities.verifier import Finding, execute, runs
 
@@ -65,6 +66,8 @@ def planted(fault: Fault) -> Iterator[None]:
 def forget() -> None:
     """Drop what was computed with other code."""
     jax.clear_caches()
+    for handler in onednn._HANDLERS:
+        handler.forget()
     for name, module in list(sys.modules.items()):
         if name.startswith("jaxconv"):
             for value in list(vars(module).values()):
@@ -200,5 +203,9 @@ FAULTS = [
     F("overlap, off by one: the hop of a block", "engines.overlap:_layer_group", "n - axis.K + 1", "n - axis.K + 2", "stride against input dilation"),
     F("overlap, off by one: the pad before the first window", "engines.overlap:_windows", "(axis.p, length - axis.p - axis.I, 0)", "(axis.p - 1, length + 1 - axis.p - axis.I, 0)", "correlation twice"),
     F("overlap, off by one: the kernel's blocks", "engines.overlap:_kernel_group", "n - axis.O + 1", "n - axis.O", "many channels"),
+    # ---- native
+    F("native, low and high pads changed places", "engines.onednn:Described.__init__", "call.low, call.high)]", "call.high, call.low)]", "layers and their gradients"),
+    F("native, results that meet no input at another place", "engines.native:run", "letter, start, axis.O)", "letter, 0, axis.O)", "layers and their gradients"),
+    F("native, an operand for the other", "engines.native:run", "problem.exchanged, w, x", "problem.exchanged, x, w", "per-example gradients"),
 ]
 # fmt: on

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxconv.engines import ENGINES
+from jaxconv.engines import ENGINES, onednn
 from tests.faults import FAULTS, failures, planted
 
 ROOT = Path(__file__).parent.parent
@@ -22,10 +22,12 @@ def test_there_are_many_faults_each_of_its_own():
 @pytest.mark.sampled(6)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)
 def test_a_fault_is_caught(fault):
+    engine = fault.what.split(",")[0]
+    if engine == "native" and isinstance(no := onednn._loaded(), onednn.Missing):
+        pytest.skip(str(no))
     with planted(fault):
         found = next(failures(fault), None)
     assert found is not None
-    engine = fault.what.split(",")[0]
     assert found.engine == engine or engine not in ENGINES
 
 

@@ -1,9 +1,12 @@
 """The function by which compiled programs call oneDNN, compiled by LLVM (handler.ll).
 
 XLA calls it with a frame: addresses of operands, of results and of attributes. Its key begins with a digest, by which
-it finds a recipe: the memories to make, and the primitives to run on them. So it knows nothing of convolutions, and it
-needs neither Python nor its lock: a program does not wait for what Python does meanwhile, nor at its end. Only where it
-has no recipe, in a program of another process, it asks Python.
+it finds a recipe: tasks, each of them memories to make and primitives to run on them. So it knows nothing of
+convolutions, and it needs neither Python nor its lock: a program does not wait for what Python does meanwhile, nor at
+its end. Only where it has no recipe, in a program of another process, it asks Python.
+
+The tasks are taken one by one, by the thread that calls and by those of XLA's own that are free: no threads are added,
+and one that another program keeps from its core is not waited for, but for the task that it has begun.
 
 Source: the developers' guide of XLA's foreign function interface (openxla.org/xla/custom_call).
 """
@@ -11,7 +14,7 @@ Source: the developers' guide of XLA's foreign function interface (openxla.org/x
 import ctypes
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_int, c_int64, c_size_t, c_void_p
+from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_int64, c_size_t, c_void_p
 from importlib.resources import files
 from itertools import accumulate
 
@@ -27,48 +30,69 @@ SOURCE = files("jaxconv.engines") / "handler.ll"
 class Slot(Structure):
     """An argument of a primitive: its number, a description of memory, and where that lies.
 
-    which: 0 and 1 for the operands of the call, 2 and 3 for its results; offset: in bytes from there.
+    which: of the addresses of a call, its operands' and then its results'; offset: in bytes from there, for the fourth,
+    scratch memory, from where the thread's own begins.
     """
 
-    _fields_ = (("number", c_int), ("description", c_void_p), ("which", c_int64), ("offset", c_int64))
+    _fields_ = (("number", c_int64), ("description", c_void_p), ("which", c_int64), ("offset", c_int64))
 
 
 class Step(Structure):
-    """A primitive, its threads, and its arguments: so many slots, from the first."""
+    """A primitive, and its arguments: so many slots of the task, from the first."""
 
-    _fields_ = (("primitive", c_void_p), ("threads", c_int), ("count", c_int), ("first", c_int64))
+    _fields_ = (("primitive", c_void_p), ("count", c_int64), ("first", c_int64))
+
+
+class Task(Structure):
+    """What one thread does: make a memory for each slot, run the steps, and destroy the memories."""
+
+    _fields_ = (
+        *(("slot_count", c_int64), ("slots", POINTER(Slot))),
+        *(("step_count", c_int64), ("steps", POINTER(Step))),
+    )
 
 
 class Recipe(Structure):
-    """What a call does: make a memory for each slot, run the steps, and destroy the memories.
+    """What a call does: its tasks, in any order.
 
     create, execute, destroy, wait: oneDNN's functions; get_threads, set_threads: OpenMP's, of the calling thread.
-    no_memory, no_result: what is said where the first two fail.
+    no_memory, no_result: what is said where the first two fail. workers: the threads that there is scratch memory for;
+    each: the bytes of one.
     """
 
     _fields_ = (
-        ("slot_count", c_int64), ("slots", POINTER(Slot)), ("step_count", c_int64), ("steps", POINTER(Step)),
-        ("engine", c_void_p), ("stream", c_void_p), ("create", c_void_p), ("execute", c_void_p),
-        ("destroy", c_void_p), ("wait", c_void_p), ("get_threads", c_void_p), ("set_threads", c_void_p),
-        ("no_memory", c_char_p), ("no_result", c_char_p),
+        ("task_count", c_int64), ("tasks", POINTER(Task)), ("engine", c_void_p), ("stream", c_void_p),
+        ("create", c_void_p), ("execute", c_void_p), ("destroy", c_void_p), ("wait", c_void_p),
+        ("get_threads", c_void_p), ("set_threads", c_void_p), ("no_memory", c_char_p), ("no_result", c_char_p),
+        ("workers", c_int64), ("each", c_int64),
     )  # fmt: skip
 
 
-def made(steps: Sequence[tuple], engine, stream, functions: Sequence[int | None], where: str, keep) -> Recipe:
-    """The Recipe of (primitive, threads, [(number, description, which, offset), ...]) each; it keeps what they are."""
-    slots = [slot for *_, arguments in steps for slot in arguments]
-    firsts = accumulate((len(arguments) for *_, arguments in steps), initial=0)
-    slot_array = (Slot * len(slots))(*(Slot(*slot) for slot in slots))
-    step_array = (Step * len(steps))(
-        *(
-            Step(primitive, threads, len(arguments), first)
-            for (primitive, threads, arguments), first in zip(steps, firsts, strict=False)
-        )
-    )
+def made(
+    tasks: Sequence[Sequence[tuple]],
+    engine,
+    stream,
+    functions: Sequence[int | None],
+    where: str,
+    workers: int,
+    each: int,
+) -> Recipe:
+    """The Recipe of tasks, whose steps are (primitive, [(number, description, which, offset), ...]).
+
+    It keeps what they are, and so does its user of what is given by an address.
+    """
+    array = (Task * len(tasks))(*map(_task, tasks))
     texts = (f"oneDNN's {name} failed, {where}".encode() for name in ("dnnl_memory_create", "dnnl_primitive_execute"))
-    recipe = Recipe(len(slots), slot_array, len(steps), step_array, engine, stream, *functions, *texts)
-    recipe.kept = steps, keep
+    recipe = Recipe(len(tasks), array, engine, stream, *functions, *texts, workers, each)
+    recipe.kept = tasks
     return recipe
+
+
+def _task(steps: Sequence[tuple]) -> Task:
+    slots = [Slot(*slot) for _, arguments in steps for slot in arguments]
+    firsts = accumulate((len(arguments) for _, arguments in steps), initial=0)
+    parts = [Step(step, len(arguments), first) for (step, arguments), first in zip(steps, firsts, strict=False)]
+    return Task(len(slots), (Slot * len(slots))(*slots), len(parts), (Step * len(parts))(*parts))
 
 
 class _Node(Structure):

@@ -3,7 +3,8 @@
 The library has three primitives, of a layer with input (src), weights and output (dst): forward, backward_data and
 backward_weights. Each is asked for by the sizes and strides of its arrays, in the order batch, features, spatial axes;
 weights have the group before. A `Call` is such a question in integers, which is all that a compiled program knows of
-it. Where an array may be in a format of the library's own, it is brought there, and a result is brought back.
+it, and it is asked in parts, for one thread each. Where an array may be in a format of the library's own, it is brought
+there, and a result is brought back; weights by a call before.
 
 Source: the oneDNN developer guide, version 3.2 (oneapi-src/oneDNN; dnnl.h, dnnl_types.h).
 """
@@ -16,40 +17,40 @@ from contextlib import contextmanager
 from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_int64, c_size_t, c_uint, c_void_p
 from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, files
-from itertools import accumulate, compress
-from math import prod
 from pathlib import Path
 from platform import machine
 from threading import Lock
-from typing import Any, NamedTuple
 
+from jaxconv.engines.calls import (
+    DATA,
+    DESCRIBED,
+    FORWARD,
+    NAMES,
+    WEIGHTS,
+    Call,
+    Operand,
+    call_of,
+    parts_of,
+)
 from jaxconv.engines.handler import Handler, Recipe, made
 from jaxconv.processor import processor
 
 WHEEL = "onednn-cpu-gomp"
 VARIABLE, UNTESTED = "JAXCONV_ONEDNN", "JAXCONV_ONEDNN_UNTESTED"  # a library of the user's own; of any version
 TESTED = ("3.2",)
-# A waiting thread of libgomp sleeps after so many turns, some ten microseconds: to wake it takes longer than many a
-# call, and while it turns, XLA's threads lack a core. (By default it does not turn at all where there are more threads
-# than cores, as with a team for each of XLA's threads; "active" makes that a thousand, too.)
-WAITING = {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "1000"}
-
-FORWARD, DATA, WEIGHTS = range(3)
-NAMES = ("forward", "backward_data", "backward_weights")
 # The numbers of the arrays of each primitive: of the two operands, and of the result.
 ARGUMENTS = ((1, 33, 17), (145, 33, 129), (1, 145, 161))
-# Which of (x, w, y) of a Call are the src, the weights and the dst that the primitive is described by.
-DESCRIBED = ((0, 1, 2), (2, 1, 0), (0, 2, 1))
 FROM, TO, SCRATCH = 1, 17, 80  # the arrays of a reorder; scratch memory
+BYTES = 4  # of a number
 FLOAT32, ANY, CPU, IN_ORDER, TRAINING, DIRECT, USER, STRICT = 3, 1, 1, 1, 64, 1, 1, 0
 OF_SCRATCH, OF_ARGUMENT, IMPLEMENTATION = 136, 255, 8  # what a primitive can be asked
-AVX2 = 7  # the bits of an instruction set
+AVX2, AVX512 = 0x7, 0x27  # the bits of instruction sets
 ALIGNED = 64  # bytes
-# So many products one thread does alone, and so many numbers it brings from one format to another: to share them takes
-# as long. A product of a depthwise layer takes as long as four.
-ALONE, LITTLE, DEPTHWISE = 1 << 19, 1 << 14, 4
-SCRATCHED = 3  # the address of scratch memory, among those of a call: after x, w and y
-OUT_OF_MEMORY = 1
+# So many products one thread does alone: to share them takes as long. Each thread has so many parts, since one may be
+# late. A sum of results takes longer to share.
+ALONE, EACH, ADDED = 1 << 19, 4, 4
+HEAVY = 1, 1, 2  # of each kind: weights so many times are as many as
+X, W, Y, SCRATCHED = range(4)  # the addresses of a call: its operands, its results
 OTHERWISE = "Use another method than 'native' for it."
 # What a recipe calls: oneDNN's functions, and OpenMP's for the calling thread.
 CALLED = (
@@ -59,81 +60,13 @@ CALLED = (
 FUNCTIONS = (
     *(f"dnnl_convolution_{name}_primitive_desc_create" for name in NAMES),
     *("dnnl_engine_create", "dnnl_get_effective_cpu_isa", "dnnl_memory_create", "dnnl_memory_desc_create_with_strides"),
-    *("dnnl_memory_desc_create_with_tag", "dnnl_memory_desc_destroy", "dnnl_memory_desc_equal"),
-    *("dnnl_memory_desc_get_size", "dnnl_memory_destroy", "dnnl_primitive_attr_create"),
+    *("dnnl_memory_desc_create_with_tag", "dnnl_memory_desc_destroy"),
+    *("dnnl_memory_desc_equal", "dnnl_memory_desc_get_size", "dnnl_memory_destroy", "dnnl_primitive_attr_create"),
     *("dnnl_primitive_attr_set_fpmath_mode", "dnnl_primitive_attr_set_scratchpad_mode", "dnnl_primitive_create"),
     *("dnnl_primitive_desc_destroy", "dnnl_primitive_desc_query", "dnnl_primitive_desc_query_md"),
     *("dnnl_primitive_destroy", "dnnl_primitive_execute", "dnnl_reorder_primitive_desc_create", "dnnl_stream_create"),
     *("dnnl_stream_wait", "dnnl_version", "omp_get_max_threads", "omp_set_num_threads"),
 )
-
-
-class Operand(NamedTuple):
-    """sizes, strides: in numbers. free: whether the library may have it in a format of its own."""
-
-    sizes: tuple[int, ...]
-    strides: tuple[int, ...]
-    free: bool = False
-
-
-class Call(NamedTuple):
-    """One primitive: `kind` is FORWARD, DATA or WEIGHTS, of a layer with these strides, dilations and pads."""
-
-    kind: int
-    x: Operand
-    w: Operand
-    y: Operand
-    strides: tuple[int, ...]
-    dilations: tuple[int, ...]  # 1 where entries are neighbours
-    low: tuple[int, ...]
-    high: tuple[int, ...]
-
-    def __str__(self) -> str:
-        shapes = " and ".join(str(list(operand.sizes)) for operand in (self.x, self.w))
-        return f"{NAMES[self.kind]} of {shapes}, strides {self.strides}, dilations {self.dilations}"
-
-    @property
-    def operands(self) -> tuple[Operand, Operand, Operand]:
-        return self.x, self.w, self.y
-
-    @property
-    def elements(self) -> list[int]:
-        """Of x, w and y."""
-        return [prod(operand.sizes) for operand in self.operands]
-
-    @property
-    def products(self) -> int:
-        """Of every kernel position with every output; of depthwise layers they count more, as their loops do."""
-        _, weights, dst = self.layer
-        each = prod(weights.sizes) // dst.sizes[1]
-        return prod(dst.sizes) * each * (DEPTHWISE if each == prod(weights.sizes[-len(self.strides) :]) else 1)
-
-    @property
-    def layer(self) -> list[Operand]:
-        """src, weights and dst."""
-        return [self.operands[place] for place in DESCRIBED[self.kind]]
-
-    def numbers(self) -> list[int]:
-        """All of it, from which `call_of` makes it again."""
-        numbers = [self.kind, len(self.strides)]
-        for operand in self.operands:
-            numbers += [len(operand.sizes), operand.free, *operand.sizes, *operand.strides]
-        return [*numbers, *self.strides, *self.dilations, *self.low, *self.high]
-
-
-def call_of(numbers: Sequence[int]) -> Call:
-    """The Call of its `numbers`."""
-    rest = iter(numbers)
-
-    def some(count: int) -> tuple[int, ...]:
-        return tuple(next(rest) for _ in range(count))
-
-    kind, rank = some(2)
-    operands = []
-    for _ in "xwy":
-        length, free = some(2)
-        operands.append(Operand(some(length), some(length), bool(free)))
-    return Call(kind, *operands, *(some(rank) for _ in range(4)))
 
 
 class Missing(Exception):
@@ -167,12 +100,10 @@ class _Version(Structure):
 class Library:
     """A loaded library.
 
-    version: its two first numbers. threads: that it has for a call.
+    version: its two first numbers. is_wide: whether it has AVX-512. threads: that XLA has for a call.
     """
 
     def __init__(self, path: Path):
-        ours = {} if WAITING.keys() & os.environ.keys() else WAITING  # what the user has set stays
-        os.environ.update(ours)  # libgomp reads it while it is loaded
         try:
             self.c = ctypes.CDLL(str(path))
         except OSError as e:
@@ -180,9 +111,6 @@ class Library:
                 f"{path} cannot be loaded ({e}). Install what it needs (libgomp.so.1 is in Debian's libgomp1), or use "
                 "method='auto'."
             ) from e
-        finally:
-            for name in ours:
-                del os.environ[name]
         if lacking := [name for name in FUNCTIONS if not hasattr(self.c, name)]:
             raise Missing(
                 f"{path} lacks {', '.join(lacking)}; it must be oneDNN {' or '.join(TESTED)} on OpenMP. Name another "
@@ -198,9 +126,11 @@ class Library:
                 f"{path} is oneDNN {self.version}, and tested is {' or '.join(TESTED)}. Set {UNTESTED}=1 to use it "
                 "nevertheless, or use method='auto'."
             )
-        if self.c.dnnl_get_effective_cpu_isa() & AVX2 != AVX2:
+        instructions = self.c.dnnl_get_effective_cpu_isa()
+        if instructions & AVX2 != AVX2:
             raise Missing("this processor has no AVX2, without which oneDNN is slow; use method='auto'.")
-        self.threads = self.c.omp_get_max_threads() if "OMP_NUM_THREADS" in os.environ else _threads()
+        self.is_wide = instructions & AVX512 == AVX512
+        self.threads = threads()
         self.engine = self.made("dnnl_engine_create", CPU, c_size_t(0))
         self.stream = self.made("dnnl_stream_create", self.engine, c_uint(IN_ORDER))
         self.attributes = self.made("dnnl_primitive_attr_create")
@@ -228,6 +158,10 @@ class Library:
         create = f"dnnl_memory_desc_create_with_{form}"
         return self.made(create, rank, sizes, FLOAT32, last, destroy="dnnl_memory_desc_destroy")
 
+    def size(self, description: c_void_p) -> int:
+        """In bytes."""
+        return self.c.dnnl_memory_desc_get_size(description)
+
     def convolution(self, name: str, *args) -> Owned:
         """The description of a primitive."""
         create = f"dnnl_convolution_{name}_primitive_desc_create"
@@ -248,17 +182,18 @@ class Library:
         return ctypes.cast(getattr(self.c, name), c_void_p).value
 
     @contextmanager
-    def using(self, threads: int) -> Iterator[None]:
-        """Within, this thread's parallel loops have so many threads; what the user has set for it comes back."""
+    def alone(self) -> Iterator[None]:
+        """Within, this thread's parallel loops have no others; what the user has set for it comes back."""
         before = self.c.omp_get_max_threads()
-        self.c.omp_set_num_threads(threads)
+        self.c.omp_set_num_threads(1)
         try:
             yield
         finally:
             self.c.omp_set_num_threads(before)
 
 
-def _threads() -> int:
+@cache
+def threads() -> int:
     """As many as XLA has."""
     stated = (os.environ.get(name, "") for name in ("PJRT_NPROC", "NPROC"))
     return next((int(number) for number in stated if number.isdigit() and int(number)), processor().cores)
@@ -301,20 +236,21 @@ def library() -> Library:
     return found
 
 
-class Primitive:
-    """A Call, described to the library for a number of threads.
+class Described:
+    """A Call, described to the library for one thread.
 
-    implementation: what the library calls its loops. moved: which of x, w and y it has in a format of its own. bytes:
-    the scratch memory of a run.
+    implementation: what the library calls its loops. given, own: descriptions of x, w and y as the Call has them, and
+    as the library does. moved: which of them differ. ready: the library's format of weights, where it is settled.
     """
 
-    def __init__(self, call: Call, threads: int):
+    def __init__(self, call: Call, ready: c_void_p | None = None):
         lib = library()
-        self.call, self.threads = call, threads
-        src, weights, dst = (lib.described(operand, operand.free) for operand in call.layer)
+        self.call, self.ready = call, ready
+        src, weights, dst = (lib.described(one if one.free else one.dense, one.free) for one in call.layer)
+        weights = ready or weights
         numbers = c_int64 * len(call.strides)
         window = [numbers(*n) for n in (call.strides, [d - 1 for d in call.dilations], call.low, call.high)]
-        with lib.using(threads):
+        with lib.alone():
             self.description = lib.convolution(NAMES[FORWARD], TRAINING, DIRECT, src, weights, None, dst, *window)
             if call.kind == DATA:
                 ends = (src, weights, dst)
@@ -328,55 +264,169 @@ class Primitive:
         ask = lib.c.dnnl_primitive_desc_query_md
         self.given = [lib.described(operand) for operand in call.operands]
         self.own = [c_void_p(ask(self.description, OF_ARGUMENT, number)) for number in ARGUMENTS[call.kind]]
-        same = [lib.c.dnnl_memory_desc_equal(*pair) for pair in zip(self.given, self.own, strict=True)]
-        self.moved = [not equal for equal in same]
-        self.between = [c_void_p(ask(self.description, OF_SCRATCH, 0)), *compress(self.own, self.moved)]
-        sizes = [-(-lib.c.dnnl_memory_desc_get_size(one) // ALIGNED) * ALIGNED for one in self.between]
-        self.places = list(accumulate(sizes, initial=0))
-        self.bytes = self.places.pop()
+        self.scratch = c_void_p(ask(self.description, OF_SCRATCH, 0))
+        self.moved = [not lib.c.dnnl_memory_desc_equal(*pair) for pair in zip(self.given, self.own, strict=True)]
 
-    def recipe(self) -> Recipe:
-        """The reorders of operands, the convolution, the reorder of the result: compiled, and kept by the recipe."""
+    def bytes(self, ready: bool) -> int:
+        """The scratch memory of a run, to which the weights come ready or not."""
+        inner = [own for i, own in enumerate(self.own) if self.moved[i] and not (i == 1 and ready)]
+        return sum(_aligned(library().size(one)) for one in (*inner, self.scratch))
+
+    def steps(self, starts: Sequence[int], ready: bool) -> list[tuple]:
+        """Those of a recipe, whose arrays begin at these bytes."""
+        lib, scratch = library(), 0
+        before, after, slots = [], [], []
+        for i, number in enumerate(ARGUMENTS[self.call.kind]):
+            slot = self.given[i], (X, W, Y)[i], starts[i]
+            if i == 1 and ready:
+                slot = self.own[i], *slot[1:]
+            elif self.moved[i]:
+                inner = self.own[i], SCRATCHED, scratch
+                scratch += _aligned(lib.size(self.own[i]))
+                start, stop = (inner, slot) if i == 2 else (slot, inner)
+                step = lib.reorder(start[0], stop[0]), [(FROM, *start), (TO, *stop)]
+                (after if i == 2 else before).append(step)
+                slot = inner
+            slots.append((number, *slot))
+        main = lib.primitive(self.description), [*slots, (SCRATCH, self.scratch, SCRATCHED, scratch)]
+        return [*before, main, *after]
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNED) * ALIGNED
+
+
+class Primitive:
+    """A Call in parts, described to the library.
+
+    implementation: what the library calls its loops. moved: which of x, w and y it has in a format of its own. ready:
+    the bytes of the weights in that format, if they are an operand. each: the scratch memory of a thread; bytes: of a
+    run. results: how many a run has, whose sum is asked for.
+    """
+
+    def __init__(self, call: Call, features: bool, count: int):
         lib = library()
-        given: list[tuple[Any, int, int]] = [(one, place, 0) for place, one in enumerate(self.given)]
-        scratch, *between = [(one, SCRATCHED, place) for one, place in zip(self.between, self.places, strict=True)]
-        own: list[tuple[Any, int, int]] = [
-            between.pop(0) if moved else one for one, moved in zip(given, self.moved, strict=True)
-        ]
-        ends = list(zip(given, own, strict=True))
-        ends[2] = own[2], given[2]
-        with lib.using(self.threads):
-            reorders = [
-                (lib.reorder(start[0], end[0]), self.threads if size > LITTLE else 1, [(FROM, *start), (TO, *end)])
-                for (start, end), size in compress(zip(ends, self.call.elements, strict=True), self.moved)
-            ]
-            arguments = [(number, *one) for number, one in zip(ARGUMENTS[self.call.kind], own, strict=True)]
-            main = lib.primitive(self.description), self.threads, [*arguments, (SCRATCH, *scratch)]
-        last = len(reorders) - self.moved[2]
-        steps, functions = [*reorders[:last], main, *reorders[last:]], [lib.address(name) for name in CALLED]
-        return made(steps, lib.engine, lib.stream, functions, f"in {self.call}. {OTHERWISE}", self)
+        self.call, self.how = call, (features, count)
+        self.parts = parts_of(call, features, count)
+        self.described, known, ready = [], {}, None
+        for part in self.parts:  # equal ones once, and all with weights in one format, if they have the same
+            if part.call not in known:
+                known[part.call] = Described(part.call, ready)
+            if call.kind != WEIGHTS and not features:
+                ready = self.described[0].own[1] if self.described else known[part.call].own[1]
+            self.described.append(known[part.call])
+        first = self.described[0]
+        self.implementation, self.moved = first.implementation, first.moved
+        self.weights, self.ready = {}, 0  # where they begin, by where they begin in the whole
+        if call.kind != WEIGHTS and self.moved[1]:
+            for part, one in zip(self.parts, self.described, strict=True):
+                if part.starts[1] not in self.weights:
+                    self.weights[part.starts[1]] = self.ready
+                    self.ready += _aligned(lib.size(one.own[1]))
+        self.results = len(self.parts) if self.parts[0].summed else 1
+        self.each = max(one.bytes(bool(self.ready)) for one in self.described)
+        self.bytes = self.each * min(lib.threads, len(self.parts))
+
+    @property
+    def numbers(self) -> list[int]:
+        """All of it, from which `_recipe` makes it again."""
+        return [self.ready, self.bytes, *self.how, *self.call.numbers()]
+
+    @property
+    def kinds(self) -> set[str]:
+        """What the library calls the loops of the parts."""
+        return {one.implementation for one in self.described}
+
+    def recipe(self, scratch: int) -> Recipe:
+        """The parts, each with the reorders of its operands and of its result: compiled, and kept by the recipe.
+
+        scratch: the bytes that there are.
+        """
+        tasks = []
+        with library().alone():
+            for i, (part, one) in enumerate(zip(self.parts, self.described, strict=True)):
+                starts = [0, 0, 0]
+                for place, start in zip(DESCRIBED[self.call.kind], part.starts, strict=True):
+                    starts[place] = BYTES * start
+                if part.summed:
+                    starts[2] = BYTES * i * self.call.elements[2]
+                if self.ready:
+                    starts[1] = self.weights[part.starts[1]]
+                tasks.append(one.steps(starts, bool(self.ready)))
+        return self._made(tasks, scratch // self.each if self.each else len(tasks), self.each)
+
+    def reorder(self) -> Recipe:
+        """The weights, brought to the library's format."""
+        lib, seen, tasks = library(), set(), []
+        with lib.alone():
+            for part, one in zip(self.parts, self.described, strict=True):
+                if (start := part.starts[1]) not in seen:
+                    seen.add(start)
+                    ends = (FROM, one.given[1], W, BYTES * start), (TO, one.own[1], Y, self.weights[start])
+                    tasks.append([(lib.reorder(one.given[1], one.own[1]), ends)])
+        return self._made(tasks, len(tasks), 0)
+
+    def _made(self, tasks: Sequence[Sequence[tuple]], workers: int, each: int) -> Recipe:
+        lib = library()
+        functions = [lib.address(name) for name in CALLED]
+        recipe = made(tasks, lib.engine, lib.stream, functions, f"in {self.call}. {OTHERWISE}", workers, each)
+        recipe.owner = self
+        return recipe
+
+
+primitive = lru_cache(maxsize=4096)(Primitive)
 
 
 @lru_cache(maxsize=4096)
-def primitive(call: Call, threads: int | None = None) -> Primitive:
-    """The Primitive of a Call; for all threads, where that pays, if not said otherwise."""
-    return Primitive(call, threads or (library().threads if call.products > ALONE else 1))
+def parted(call: Call) -> Primitive:
+    """The Primitive of a Call in parts as they pay."""
+    whole = primitive(call, False, 1)
+    for way in _ways(whole):
+        try:
+            found = primitive(call, *way)
+        except Failed:
+            continue
+        if len(found.parts) > 1 and (found.kinds == whole.kinds or not any(map(is_slow, found.kinds))):
+            return found
+    return whole
+
+
+def _ways(whole: Primitive) -> Iterator[tuple[bool, int]]:
+    """How to part a Call, the best first: by features where the library's weights are more than all else."""
+    call, threads = whole.call, library().threads
+    if threads == 1 or (shares := call.products // ALONE) < 2:
+        return
+    count = min(EACH * threads, shares)
+    src, weights, dst = (library().size(whole.described[0].own[place]) for place in DESCRIBED[call.kind])
+    rows = count
+    if call.kind == WEIGHTS:
+        rows = min(shares // ADDED, max(threads, (src + dst) // (8 * weights)), count)
+    images = min(rows, call.layer[0].sizes[0])  # some loops do without rows
+    ways = [(False, rows), (False, images), (True, count)]
+    if is_slow(whole.implementation):  # it brings all that a part meets to columns, with what other parts meet
+        yield from ways[1:2] if call.kind == DATA else ways[:2]
+    else:
+        yield from reversed(ways) if weights * HEAVY[call.kind] > src + dst else ways
+
+
+def is_slow(implementation: str) -> bool:
+    """Loops that others are faster than, of another part or another library."""
+    return implementation.startswith("ref") or "gemm" in implementation
 
 
 def _recipe(numbers: Sequence[int]) -> Recipe:
-    """That of a key: of the bytes of scratch memory that a program has for it, and of a Call.
-
-    Where the program was compiled for fewer threads, it has no more here.
-    """
-    scratch, *rest = numbers
+    """That of a key: whether it is the weights' reorder; the bytes that its program has for weights and scratch memory;
+    the parts; a Call."""
+    reorders, ready, scratch, features, count, *rest = numbers
     call = call_of(rest)
     try:
-        found = primitive(call)
-        while found.bytes > scratch and found.threads > 1:
-            found = primitive(call, found.threads // 2)
-        if found.bytes > scratch:
-            raise Failed("dnnl_primitive_create", OUT_OF_MEMORY)
-        return found.recipe()
+        found = primitive(call, bool(features), count)
+        if found.ready != ready or found.each > scratch:
+            raise RuntimeError(
+                "this program was compiled on another processor, for which oneDNN has other formats. Compile it "
+                f"anew. In {call}."
+            )
+        return found.reorder() if reorders else found.recipe(scratch)
     except Failed as e:
         raise RuntimeError(f"{e}, in {call}. {OTHERWISE}") from e
 
@@ -391,16 +441,3 @@ def handler() -> Handler:
         if not _HANDLERS:
             _HANDLERS.append(Handler(_recipe))
         return _HANDLERS[0]
-
-
-def _forked() -> None:
-    """In a forked child there are no threads of libgomp, which would wait for them: all calls have one."""
-    if _loaded.cache_info().currsize and isinstance(found := _loaded(), Library):
-        found.threads = 1
-        primitive.cache_clear()
-        for one in _HANDLERS:
-            one.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
